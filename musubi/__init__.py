@@ -1,0 +1,118 @@
+"""Train and run LoRAs of large video and image diffusion models. Names load lazily; importing this loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musubi import hub as hub
+    from musubi.architectures.qwen_image.api import QwenImageCache as QwenImageCache
+    from musubi.architectures.qwen_image.api import QwenImageDataset as QwenImageDataset
+    from musubi.architectures.qwen_image.api import QwenImagePipeline as QwenImagePipeline
+    from musubi.architectures.qwen_image.api import QwenImageTrainer as QwenImageTrainer
+    from musubi.architectures.qwen_image.spec import QwenImage as QwenImage
+    from musubi.architectures.wan.api import WanCache as WanCache
+    from musubi.architectures.wan.api import WanDataset as WanDataset
+    from musubi.architectures.wan.api import WanPipeline as WanPipeline
+    from musubi.architectures.wan.api import WanTrainer as WanTrainer
+    from musubi.architectures.wan.spec import Wan as Wan
+    from musubi.cache.cache import Cache as Cache
+    from musubi.core.control import CancelToken as CancelToken
+    from musubi.core.errors import CacheError as CacheError
+    from musubi.core.errors import ConfigError as ConfigError
+    from musubi.core.errors import DataError as DataError
+    from musubi.core.errors import Issue as Issue
+    from musubi.core.errors import MusubiError as MusubiError
+    from musubi.core.errors import RunError as RunError
+    from musubi.core.errors import WeightsError as WeightsError
+    from musubi.core.events import Event as Event
+    from musubi.core.events import Finished as Finished
+    from musubi.core.events import Progress as Progress
+    from musubi.core.events import Sampled as Sampled
+    from musubi.core.events import Saved as Saved
+    from musubi.core.events import Started as Started
+    from musubi.core.events import StepEnded as StepEnded
+    from musubi.core.events import Warned as Warned
+    from musubi.core.refs import WeightsRef as WeightsRef
+    from musubi.data.dataset import Dataset as Dataset
+    from musubi.data.sources import Folder as Folder
+    from musubi.data.sources import Jsonl as Jsonl
+    from musubi.data.windows import Head as Head
+    from musubi.inference.media import Image as Image
+    from musubi.inference.media import Video as Video
+    from musubi.inference.pipeline import Pipeline as Pipeline
+    from musubi.memory.block_swap import BlockSwap as BlockSwap
+    from musubi.memory.checkpointing import GradientCheckpointing as GradientCheckpointing
+    from musubi.memory.quantise import FP8Scaled as FP8Scaled
+    from musubi.networks.file import LoRAFile as LoRAFile
+    from musubi.networks.lora import LoRA as LoRA
+    from musubi.networks.network import Targets as Targets
+    from musubi.noise.samplers import Euler as Euler
+    from musubi.noise.samplers import UniPC as UniPC
+    from musubi.noise.timesteps import LogitNormal as LogitNormal
+    from musubi.noise.timesteps import Shift as Shift
+    from musubi.noise.timesteps import Sigmoid as Sigmoid
+    from musubi.noise.timesteps import Uniform as Uniform
+    from musubi.noise.weighting import CosMap as CosMap
+    from musubi.noise.weighting import NoWeighting as NoWeighting
+    from musubi.noise.weighting import SigmaSqrt as SigmaSqrt
+    from musubi.optim.optimizers import AdamW as AdamW
+    from musubi.optim.schedules import Constant as Constant
+    from musubi.optim.schedules import Cosine as Cosine
+    from musubi.training.callbacks import TrackerCallback as TrackerCallback
+    from musubi.training.result import TrainResult as TrainResult
+    from musubi.training.samples import SamplePrompt as SamplePrompt
+    from musubi.training.trainer import Trainer as Trainer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "architectures.qwen_image.api": ("QwenImageCache", "QwenImageDataset", "QwenImagePipeline", "QwenImageTrainer"),
+    "architectures.qwen_image.spec": ("QwenImage",),
+    "architectures.wan.api": ("WanCache", "WanDataset", "WanPipeline", "WanTrainer"),
+    "architectures.wan.spec": ("Wan",),
+    "cache.cache": ("Cache",),
+    "core.control": ("CancelToken",),
+    "core.errors": ("CacheError", "ConfigError", "DataError", "Issue", "MusubiError", "RunError", "WeightsError"),
+    "core.events": ("Event", "Finished", "Progress", "Sampled", "Saved", "Started", "StepEnded", "Warned"),
+    "core.refs": ("WeightsRef",),
+    "data.dataset": ("Dataset",),
+    "data.sources": ("Folder", "Jsonl"),
+    "data.windows": ("Head",),
+    "inference.media": ("Image", "Video"),
+    "inference.pipeline": ("Pipeline",),
+    "memory.block_swap": ("BlockSwap",),
+    "memory.checkpointing": ("GradientCheckpointing",),
+    "memory.quantise": ("FP8Scaled",),
+    "networks.file": ("LoRAFile",),
+    "networks.lora": ("LoRA",),
+    "networks.network": ("Targets",),
+    "noise.samplers": ("Euler", "UniPC"),
+    "noise.timesteps": ("LogitNormal", "Shift", "Sigmoid", "Uniform"),
+    "noise.weighting": ("CosMap", "NoWeighting", "SigmaSqrt"),
+    "optim.optimizers": ("AdamW",),
+    "optim.schedules": ("Constant", "Cosine"),
+    "training.callbacks": ("TrackerCallback",),
+    "training.result": ("TrainResult",),
+    "training.samples": ("SamplePrompt",),
+    "training.trainer": ("Trainer",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "hub"])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hub":
+        return importlib.import_module("musubi.hub")
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'musubi' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"musubi.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

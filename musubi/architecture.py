@@ -1,0 +1,309 @@
+"""The contracts an architecture fulfils: facts (``Architecture``), encoding (``Codec``), denoising (``Denoiser``)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+import attrs
+
+from musubi.core.errors import ConfigError, Issue
+from musubi.core.fields import did_you_mean
+from musubi.core.refs import WeightsRef, as_ref
+from musubi.core.spec import Spec
+from musubi.keymap import KeyMap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from musubi.batch import Batch, Entry, Sample
+    from musubi.noise.samplers import Sampler
+    from musubi.noise.timesteps import TimestepSampler
+
+C = TypeVar("C")
+Size = tuple[int, int]
+"""(width, height) in pixels, in this order everywhere."""
+
+Models = Mapping[str, "nn.Module"]
+"""Loaded components by name."""
+
+WeightHook = Callable[[str, "Tensor"], "Tensor | Mapping[str, Tensor]"]
+"""Sees every tensor on its way into a model, under its ORIGINAL parameter name, and returns what to store instead.
+
+A mapping stores several tensors in the same module by leaf name, e.g. ``{"weight": fp8, "scale": block_scales}``.
+"""
+
+Prepare = Callable[["nn.Module"], None]
+"""Changes a model's structure while it is still on the meta device, e.g. Linear -> QuantLinear."""
+
+
+@attrs.frozen(kw_only=True)
+class Geometry:
+    """How pixels, frames and latents relate.
+
+    Sizes are multiples of ``multiple`` pixels; clips have ``frame_step`` * k + 1 frames (a still has one); a latent has
+    shape (``channels``, (frames - 1) // ``frame_step`` + 1, height // ``stride``, width // ``stride``), and ``patch``
+    latent cells (frames, height, width) make one token.
+    """
+
+    multiple: int = 16
+    stride: int = 8
+    frame_step: int = 4
+    channels: int = 16
+    patch: tuple[int, int, int] = (1, 2, 2)
+    fps: float = 16.0
+    video: bool = True
+
+    def latent_shape(self, size: Size, frames: int = 1) -> tuple[int, int, int, int]:
+        """Return (channels, frames, height, width) of the latent of a picture or clip."""
+        width, height = size
+        return self.channels, (frames - 1) // self.frame_step + 1, height // self.stride, width // self.stride
+
+    def tokens(self, latent_shape: Sequence[int]) -> int:
+        """Return how many tokens a latent of shape (..., frames, height, width) makes."""
+        frames, height, width = latent_shape[-3:]
+        return (frames // self.patch[0]) * (height // self.patch[1]) * (width // self.patch[2])
+
+    def size_issues(self, size: Size, path: str = "size") -> list[Issue]:
+        """Say what is wrong with a size, naming the nearest legal ones."""
+        if all(side >= self.multiple and side % self.multiple == 0 for side in size):
+            return []
+        low, high = self.nearest(size, up=False), self.nearest(size, up=True)
+        return [
+            Issue(
+                path,
+                f"width and height must be multiples of {self.multiple}, got {size[0]}x{size[1]}",
+                f"nearest are {low[0]}x{low[1]} and {high[0]}x{high[1]}",
+            )
+        ]
+
+    def nearest(self, size: Size, *, up: bool) -> Size:
+        """Return the next legal size below or above."""
+        step = self.multiple
+        width, height = (max(step, (side + (step - 1 if up else 0)) // step * step) for side in size)
+        return width, height
+
+    def frame_issues(self, frames: int, path: str = "frames") -> list[Issue]:
+        """Say what is wrong with a number of frames, naming the nearest legal ones."""
+        if not self.video:
+            return [] if frames == 1 else [Issue(path, f"this architecture makes single pictures, got {frames} frames")]
+        if frames >= 1 and (frames - 1) % self.frame_step == 0:
+            return []
+        low = max(1, (frames - 1) // self.frame_step * self.frame_step + 1)
+        rule = f"{self.frame_step} * k + 1"
+        return [Issue(path, f"must be {rule}, got {frames}", f"nearest are {low} and {low + self.frame_step}")]
+
+
+@attrs.frozen(kw_only=True)
+class Stage:
+    """A unit of loading and of invalidation: the components it needs and what it reads of a sample."""
+
+    name: str
+    components: tuple[str, ...]
+    reads: tuple[Literal["pixels", "caption", "controls"], ...]
+
+
+@attrs.frozen(kw_only=True)
+class Expert:
+    """A denoiser responsible for the noise levels ``low`` <= sigma <= ``high``, loaded from ``component``."""
+
+    name: str = "model"
+    component: str = "dit"
+    low: float = 0.0
+    high: float = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Roles:
+    """Which conditions, beside a caption, a sample must and may carry."""
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Layout:
+    """The denoiser's structure as policies and networks see it.
+
+    ``blocks`` are the library's module lists in execution order; ``adapters`` and ``quantise`` are patterns (full
+    match) on ORIGINAL module names, minus those that ``keep`` matches.
+    """
+
+    blocks: tuple[str, ...]
+    adapters: tuple[str, ...]
+    quantise: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """What a generation uses where the request says nothing."""
+
+    size: Size
+    frames: int
+    steps: int
+    guidance: float
+    fps: float
+    negative: str = ""
+
+
+def _refs(values: Mapping[str, WeightsRef | Path | str]) -> Mapping[str, WeightsRef]:
+    return {component: as_ref(ref) for component, ref in values.items()}
+
+
+@attrs.frozen(kw_only=True)
+class Architecture(Spec, ABC):
+    """A model family at one variant: the user's choices as fields, the facts that follow as properties. Torch-free."""
+
+    family: ClassVar[str] = "architecture"
+    name: ClassVar[str]
+    """Metadata id, e.g. ``ss_base_model_version``."""
+
+    cache_suffix: ClassVar[str]
+    """Short name in cache file names."""
+
+    weights: Mapping[str, WeightsRef] = attrs.field(factory=dict, converter=_refs)
+
+    def problems(self) -> Iterable[Issue]:
+        """Yield an issue for every weight of a component that does not exist."""
+        known = self.default_weights()
+        for component in self.weights:
+            if component not in known:
+                near = did_you_mean(component, known)
+                yield Issue(f"weights.{component}", f"no such component{near}", f"components: {', '.join(known)}")
+
+    def with_weights(self, **weights: WeightsRef | Path | str) -> Self:
+        """Return the same variant with some components taken from other files.
+
+        Raises:
+            ConfigError: There is no component of that name.
+        """
+        return self.replace(weights={**self.weights, **weights})
+
+    def weight(self, component: str) -> WeightsRef:
+        """Return where a component comes from: the user's file, or the published one."""
+        found = self.weights.get(component) or self.default_weights().get(component)
+        if found is None:
+            raise ConfigError(type(self).__name__, [Issue(f"weights.{component}", "no such component")])
+        return found
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """Pixel, frame and latent arithmetic."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Blocks and name patterns of the denoiser."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> KeyMap:
+        """Original names of the denoiser's modules <-> the library's."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """What caching consists of."""
+
+    @property
+    @abstractmethod
+    def timesteps(self) -> TimestepSampler:
+        """How this variant draws noise levels in training unless told otherwise."""
+
+    @property
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """How this variant integrates unless told otherwise."""
+
+    @property
+    @abstractmethod
+    def generation(self) -> Generation:
+        """What a generation uses where the request says nothing."""
+
+    @property
+    def roles(self) -> Roles:
+        """Conditions beside the caption; none unless overridden."""
+        return Roles()
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The denoisers; one for all noise levels unless overridden."""
+        return (Expert(),)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """``modelspec.*`` facts that a LoRA of this architecture carries."""
+        return {}
+
+    @abstractmethod
+    def default_weights(self) -> Mapping[str, WeightsRef]:
+        """Return where each component is published."""
+
+    @abstractmethod
+    def codec(self) -> Codec:
+        """Return the encoder and decoder; imports torch."""
+
+    @abstractmethod
+    def denoiser(self) -> Denoiser[Any]:
+        """Return the denoiser; imports torch."""
+
+
+class Codec(ABC):
+    """Turns samples into tensors and latents into pixels."""
+
+    @abstractmethod
+    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """Load one component, frozen and in evaluation mode."""
+
+    @abstractmethod
+    def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
+        """Run one stage over samples of equal pixel shape and return the entries, in the samples' order."""
+
+    @abstractmethod
+    def decode(self, models: Models, latents: Tensor) -> Tensor:
+        """Return frames of shape (batch, frames, height, width, 3) as float in [0, 1]."""
+
+    @abstractmethod
+    def identity(self, component: str) -> str:
+        """Return what tells this component's weights and settings from others, for the cache's fingerprint."""
+
+
+class Denoiser(ABC, Generic[C]):
+    """The trained network, reduced to one question: which velocity at this noise level?
+
+    ``C`` is a frozen class of the architecture's conditions.
+    """
+
+    @abstractmethod
+    def load(
+        self,
+        expert: Expert,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
+        """Load an expert's weights tensor by tensor, frozen and in evaluation mode."""
+
+    @abstractmethod
+    def empty(self, expert: Expert) -> nn.Module:
+        """Return the module on the meta device, of the size the checkpoint's header tells: what ``plan()`` looks at."""
+
+    @abstractmethod
+    def clean(self, batch: Batch) -> Tensor:
+        """Return x0 of a training batch, scaled as the network expects it."""
+
+    @abstractmethod
+    def conditions(self, batch: Batch) -> C:
+        """Return everything but x and sigma; made once for a batch or a prompt, not for every step."""
+
+    @abstractmethod
+    def velocity(self, model: nn.Module, x: Tensor, sigma: Tensor, cond: C) -> Tensor:
+        """Return the predicted ``noise - clean`` in the shape of ``x``; ``sigma`` is float32 of shape (batch,)."""

@@ -1,0 +1,1 @@
+"""Layer 0: specs, errors, events and references; never torch."""

@@ -1,0 +1,98 @@
+"""The errors a user can meet, each naming what is wrong, where, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen
+class Issue:
+    """One problem: the path of the field or file, what is wrong with it, and what to do."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+    def under(self, prefix: str) -> Issue:
+        """Return the same issue seen from one level up, e.g. ``blocks`` under ``memory[1]``."""
+        if not self.path:
+            return attrs.evolve(self, path=prefix)
+        joint = "" if self.path.startswith("[") or not prefix else "."
+        return attrs.evolve(self, path=f"{prefix}{joint}{self.path}")
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}{self.message}" + (f" (hint: {self.hint})" if self.hint else "")
+
+
+class MusubiError(Exception):
+    """The root of everything this library raises on purpose."""
+
+
+class _IssuesError(MusubiError):
+    """An error that lists every problem found, not only the first."""
+
+    def __init__(self, title: str, issues: Iterable[Issue] = ()) -> None:
+        self.title = title
+        self.issues: tuple[Issue, ...] = tuple(issues)
+        super().__init__(title, self.issues)
+
+    def __str__(self) -> str:
+        if not self.issues:
+            return self.title
+        if len(self.issues) == 1:
+            return f"{self.title}: {self.issues[0]}"
+        lines = "\n".join(f"  - {issue}" for issue in self.issues)
+        return f"{self.title}: {len(self.issues)} problems\n{lines}"
+
+
+class ConfigError(_IssuesError):
+    """A value, a combination or a configuration file is not acceptable; ``issues`` lists all of it."""
+
+
+class DataError(_IssuesError):
+    """A media file, a caption or a data source cannot be used; each issue's path is the file."""
+
+
+class CacheError(_IssuesError):
+    """A cache is missing, damaged or was made for something else."""
+
+
+class WeightsError(_IssuesError):
+    """A checkpoint cannot be read or does not fit the model asked for."""
+
+
+class RunError(MusubiError):
+    """A training step failed; says at which step, on which items, in which bucket and at which noise levels."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int,
+        items: Sequence[str] = (),
+        bucket: str = "",
+        sigma: Sequence[float] = (),
+        hint: str = "",
+    ) -> None:
+        self.step, self.items, self.bucket, self.sigma = step, tuple(items), bucket, tuple(sigma)
+        self.message, self.hint = message, hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        facts = [f"step {self.step}"]
+        if self.items:
+            facts.append("items " + ", ".join(self.items))
+        if self.bucket:
+            facts.append(f"bucket {self.bucket}")
+        if self.sigma:
+            facts.append("sigma " + ", ".join(f"{value:.4f}" for value in self.sigma))
+        return f"{self.message} ({'; '.join(facts)})" + (f" (hint: {self.hint})" if self.hint else "")
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as errors show it: with forward slashes on every system."""
+    return Path(path).as_posix()

@@ -1,0 +1,114 @@
+"""Specs: frozen, torch-free values that say what to do, check themselves and survive a round trip through files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import attrs
+
+from musubi.core import atomic, serial
+from musubi.core.errors import ConfigError, Issue, shown
+from musubi.core.fields import did_you_mean, failures
+from musubi.core.notebook import card
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """The root of all specs.
+
+    Subclasses are ``attrs.frozen(kw_only=True)``, declare fields with ``musubi.core.fields.field`` and may override
+    ``problems`` for what concerns several fields. ``family`` names the slot a strategy fits, ``kind`` the strategy.
+    """
+
+    family: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+
+    def __attrs_post_init__(self) -> None:
+        issues = failures(self) or list(self.problems())
+        if issues:
+            raise ConfigError(type(self).__name__, issues)
+
+    def problems(self) -> Iterable[Issue]:
+        """Yield what is wrong with this object as a whole; the fields' own checks have passed already."""
+        return ()
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            ConfigError: A field does not exist or does not accept the value.
+        """
+        known = [attribute.name for attribute in attrs.fields(type(self))]
+        unknown = [Issue(n, f"no such field{did_you_mean(n, known)}") for n in changes if n not in known]
+        if unknown:
+            raise ConfigError(type(self).__name__, unknown)
+        return attrs.evolve(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: numbers, text, lists and dictionaries."""
+        return serial.unstructure(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, plugins: Sequence[type] = ()) -> Self:
+        """Return the spec that plain values describe.
+
+        Raises:
+            ConfigError: With every problem found, each under its nested path.
+        """
+        return serial.structure(values, cls, plugins=plugins)
+
+    def to_toml(self) -> str:
+        """Return the spec as a TOML document."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str, *, plugins: Sequence[type] = ()) -> Self:
+        """Return the spec that a TOML document describes; raises ``ConfigError``."""
+        return cls.from_dict(serial.parse_toml(text), plugins=plugins)
+
+    def to_json(self) -> str:
+        """Return the spec as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, plugins: Sequence[type] = ()) -> Self:
+        """Return the spec that a JSON document describes; raises ``ConfigError``."""
+        return cls.from_dict(serial.parse_json(text), plugins=plugins)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the spec to a ``.toml`` or ``.json`` file and return its path."""
+        json_wanted = _suffix(path) == ".json"
+        return atomic.write_text(path, self.to_json() if json_wanted else self.to_toml())
+
+    @classmethod
+    def load(cls, path: Path | str, *, plugins: Sequence[type] = ()) -> Self:
+        """Read a ``.toml`` or ``.json`` file; raises ``ConfigError`` naming the file and every problem in it."""
+        read = cls.from_json if _suffix(path) == ".json" else cls.from_toml
+        try:
+            return read(Path(path).read_text(encoding="utf-8"), plugins=plugins)
+        except ConfigError as error:
+            raise ConfigError(shown(path), error.issues) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("cannot read configuration", [Issue(shown(path), str(error))]) from error
+
+    def fingerprint(self) -> str:
+        """Return a short hash that is equal exactly for specs of equal content."""
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _repr_html_(self) -> str:
+        rows = [(a.name, getattr(self, a.name)) for a in attrs.fields(type(self)) if a.repr]
+        return card(type(self).__name__, rows)
+
+
+def _suffix(path: Path | str) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in {".toml", ".json"}:
+        raise ConfigError("configuration file", [Issue(shown(path), "must end in .toml or .json")])
+    return suffix
