@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from musubi.inference.media import Image as Image
     from musubi.inference.media import Video as Video
     from musubi.inference.pipeline import Pipeline as Pipeline
+    from musubi.inference.request import Request as Request
     from musubi.memory.block_swap import BlockSwap as BlockSwap
     from musubi.memory.checkpointing import GradientCheckpointing as GradientCheckpointing
     from musubi.memory.quantise import FP8Scaled as FP8Scaled
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from musubi.optim.schedules import Cosine as Cosine
     from musubi.training.callbacks import TrackerCallback as TrackerCallback
     from musubi.training.result import TrainResult as TrainResult
-    from musubi.training.samples import SamplePrompt as SamplePrompt
     from musubi.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
@@ -82,6 +82,7 @@ _HOME = {
     "data.windows": ("Head",),
     "inference.media": ("Image", "Video"),
     "inference.pipeline": ("Pipeline",),
+    "inference.request": ("Request",),
     "memory.block_swap": ("BlockSwap",),
     "memory.checkpointing": ("GradientCheckpointing",),
     "memory.quantise": ("FP8Scaled",),
@@ -95,7 +96,6 @@ _HOME = {
     "optim.schedules": ("Constant", "Cosine"),
     "training.callbacks": ("TrackerCallback",),
     "training.result": ("TrainResult",),
-    "training.samples": ("SamplePrompt",),
     "training.trainer": ("Trainer",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

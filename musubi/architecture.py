@@ -130,10 +130,12 @@ class Layout:
     """The denoiser's structure as policies and networks see it.
 
     ``blocks`` are the library's module lists in execution order; ``adapters`` and ``quantise`` are patterns (full
-    match) on ORIGINAL module names, minus those that ``keep`` matches.
+    match) on ORIGINAL module names, minus those that ``keep`` matches. ``count`` is how many blocks
+    the published model has, None where only the user's own file tells.
     """
 
     blocks: tuple[str, ...]
+    count: int | None = None
     adapters: tuple[str, ...]
     quantise: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
@@ -225,6 +227,11 @@ class Architecture(Spec, ABC):
     @abstractmethod
     def generation(self) -> Generation:
         """What a generation uses where the request says nothing."""
+
+    @property
+    def title(self) -> str:
+        """What messages call this variant, e.g. ``Wan t2v_14b``."""
+        return type(self).__name__
 
     @property
     def roles(self) -> Roles:

@@ -98,4 +98,5 @@ def collate(entries: Sequence[Mapping[str, Tensor]], *, items: Sequence[str], bu
 
 def _absent(name: str, present: Mapping[str, object]) -> CacheError:
     hint = "the cache was made for another task; build it with this model"
-    return CacheError("the batch lacks a tensor", [Issue(name, f"only {', '.join(present) or 'nothing'} is there", hint)])
+    there = ", ".join(present) or "nothing"
+    return CacheError("the batch lacks a tensor", [Issue(name, f"only {there} is there", hint)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +17,8 @@ def replacing(path: Path | str) -> Generator[Path, None, None]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=f".tmp{final.suffix}", dir=final.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = final.with_name(f".{final.stem[:40]}.{secrets.token_hex(6)}.tmp{final.suffix}")
+    temporary.touch(exist_ok=False)  # with the user's ordinary permissions, which tempfile would narrow to 0600
     try:
         yield temporary
         sync_file(temporary)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -81,6 +82,10 @@ class RunError(MusubiError):
         self.step, self.items, self.bucket, self.sigma = step, tuple(items), bucket, tuple(sigma)
         self.message, self.hint = message, hint
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Callable[[], RunError], tuple[()]]:
+        again = partial(RunError, self.message, step=self.step, hint=self.hint)
+        return (partial(again, items=self.items, bucket=self.bucket, sigma=self.sigma), ())
 
     def __str__(self) -> str:
         facts = [f"step {self.step}"]

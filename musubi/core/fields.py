@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
@@ -24,16 +24,16 @@ def field(*, check: Check | None = None, **options: Any) -> Any:
     return attrs.field(metadata=metadata, **options)
 
 
-def failures(value: attrs.AttrsInstance) -> list[Issue]:
-    """Run the check of every field and return all problems."""
+def failures(cls: type[attrs.AttrsInstance], values: Mapping[str, object]) -> list[Issue]:
+    """Run the check of every field that has a value, by field name, and return all problems."""
     issues: list[Issue] = []
-    for attribute in attrs.fields(type(value)):
+    for attribute in attrs.fields(cls):
         check: Check | None = attribute.metadata.get(_CHECK)
-        if check is None:
+        if check is None or attribute.name not in values:
             continue
-        problem = check(getattr(value, attribute.name))
+        problem = check(values[attribute.name])
         if problem is not None:
-            issues.append(Issue(attribute.name.lstrip("_"), problem))
+            issues.append(Issue(attribute.alias, problem))
     return issues
 
 

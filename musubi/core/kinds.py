@@ -63,6 +63,7 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             {
                 "constant": "musubi.optim.schedules:Constant",
                 "cosine": "musubi.optim.schedules:Cosine",
+                "linear": "musubi.optim.schedules:Linear",
             }
         ),
     }

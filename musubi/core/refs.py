@@ -34,13 +34,20 @@ class WeightsRef:
     @property
     def repo(self) -> str | None:
         """The repository, or None for a local path."""
+        return self.parts[0] if self.on_hub else None
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Repository, revision and file of a Hub reference."""
         match = _HUB.fullmatch(self.location)
-        return match["repo"] if match else None
+        if match is None:
+            raise WeightsError("weights", [Issue(self.location, "is a local path, not a file on the Hub")])
+        return match["repo"], match["revision"], match["file"]
 
     @property
     def name(self) -> str:
         """A short name without directories: what artefacts may store (never an absolute path)."""
-        return self.location if self.on_hub else Path(self.location).name
+        return self.location if self.on_hub else re.split(r"[/\\]", self.location.rstrip("/\\"))[-1]
 
     def resolve(self, *, offline: bool = False) -> Path:
         """Return the local file or folder, downloading from the Hub where needed.
@@ -48,14 +55,13 @@ class WeightsRef:
         Raises:
             WeightsError: The path does not exist, or the Hub did not deliver.
         """
-        match = _HUB.fullmatch(self.location)
-        if match is None:
+        if not self.on_hub:
             path = Path(self.location)
             if not path.exists():
                 hint = "give an existing file, or owner/repo@revision:file for the Hub"
                 raise WeightsError("weights not found", [Issue(path.as_posix(), "no such file or folder", hint)])
             return path
-        return _download(match["repo"], match["revision"], match["file"], offline=offline)
+        return _download(*self.parts, offline=offline)
 
     def __str__(self) -> str:
         return self.location
@@ -79,7 +85,7 @@ def _download(repo: str, revision: str, file: str, *, offline: bool) -> Path:
             repo, revision=revision, allow_patterns=[f"{file}/**"] if file else None, local_files_only=offline
         )
         return Path(folder) / file
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         hint = "check the name and the connection; log in with `hf auth login` for gated files"
         issue = Issue(f"{repo}@{revision}:{file}", type(error).__name__, hint)
         raise WeightsError("download failed", [issue]) from error

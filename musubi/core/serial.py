@@ -14,7 +14,7 @@ import attrs
 
 from musubi.core import kinds
 from musubi.core.errors import ConfigError, Issue
-from musubi.core.fields import did_you_mean
+from musubi.core.fields import did_you_mean, failures
 from musubi.core.refs import WeightsRef
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NONE = "none"
-"""How None is written where the field's default is something else."""
+"""How None is written inside lists and tables, and where a field's default is something else."""
 
 _Hook = Callable[[Any, Any], Any]
 
@@ -34,6 +34,7 @@ def unstructure(spec: object) -> dict[str, Any]:
     converter = cattrs.Converter(unstruct_collection_overrides={tuple: list})
     converter.register_unstructure_hook(Path, lambda path: path.as_posix())
     converter.register_unstructure_hook(WeightsRef, str)
+    converter.register_unstructure_hook(type(None), lambda _: _NONE)
     converter.register_unstructure_hook_func(_is_record, lambda value: _fields_of(value, converter))
     result: dict[str, Any] = converter.unstructure(spec)
     return result
@@ -90,7 +91,10 @@ def _converter(plugins: tuple[type, ...]) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
 
     def factory(predicate: Callable[[Any], bool], make: Callable[[Any, cattrs.Converter], _Hook]) -> None:
-        converter.register_structure_hook_factory(predicate, lambda cls: make(cls, converter))
+        def hook_for(cls: Any) -> _Hook:
+            return make(cls, converter)
+
+        converter.register_structure_hook_factory(predicate, hook_for)
 
     for primitive in (int, float, bool, str, Path):
         converter.register_structure_hook(primitive, _primitive)
@@ -149,7 +153,7 @@ def _tuple_hook(cls: Any, converter: cattrs.Converter) -> _Hook:
             raise _wrong(value, f"a list of {len(arguments)}")
         members = [arguments[0]] * len(value) if repeated else list(arguments)
         pairs = [(f"[{i}]", v, t) for i, (v, t) in enumerate(zip(value, members, strict=True))]
-        return tuple(_collect(pairs, converter).values())
+        return tuple(_whole(*_collect(pairs, converter)).values())
 
     return hook
 
@@ -160,7 +164,7 @@ def _mapping_hook(cls: Any, converter: cattrs.Converter) -> _Hook:
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise _wrong(value, "a table")
-        return _collect([(str(k), v, member) for k, v in value.items()], converter)
+        return _whole(*_collect([(str(k), v, member) for k, v in value.items()], converter))
 
     return hook
 
@@ -223,20 +227,27 @@ def _build(cls: Any, values: dict[str, Any], converter: cattrs.Converter) -> Any
         Issue(key, "is missing") for key, a in fields.items() if key not in values and a.default is attrs.NOTHING
     ]
     known = [(key, values[key], hints[a.name]) for key, a in fields.items() if key in values]
-    arguments = _collect(known, converter, issues)
+    arguments, problems = _collect(known, converter)
+    issues += problems
+    if issues:  # the object cannot be made, but what can be read is checked, so that one attempt tells everything
+        issues += failures(cls, {fields[key].name: value for key, value in arguments.items()})
+        raise ConfigError("", issues)
     return cls(**arguments)
 
 
-def _collect(
-    parts: Iterable[tuple[str, Any, Any]], converter: cattrs.Converter, issues: Iterable[Issue] = ()
-) -> dict[str, Any]:
-    """Structure every part; raise once with the problems of all of them."""
-    problems, results = list(issues), {}
+def _collect(parts: Iterable[tuple[str, Any, Any]], converter: cattrs.Converter) -> tuple[dict[str, Any], list[Issue]]:
+    """Structure every part; return those that are right and the problems of all others."""
+    results: dict[str, Any] = {}
+    problems: list[Issue] = []
     for path, value, cls in parts:
         try:
             results[path] = converter.structure(value, cls)
         except ConfigError as error:
             problems += [issue.under(path) for issue in error.issues]
+    return results, problems
+
+
+def _whole(results: dict[str, Any], problems: list[Issue]) -> dict[str, Any]:
     if problems:
         raise ConfigError("", problems)
     return results

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -28,9 +29,19 @@ class Spec:
     kind: ClassVar[str] = ""
 
     def __attrs_post_init__(self) -> None:
-        issues = failures(self) or list(self.problems())
+        self._settle()
+        values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
+        issues = failures(type(self), values) or list(self.problems())
         if issues:
             raise ConfigError(type(self).__name__, issues)
+
+    def _settle(self) -> None:
+        """Give every value the form a file would give it back in: 1 -> 1.0, "x" -> Path("x"), [1] -> (1,)."""
+        for attribute in attrs.fields(type(self)):
+            value = getattr(self, attribute.name)
+            convert = _FORMS.get((type(value), _declared(attribute)))
+            if convert is not None:
+                object.__setattr__(self, attribute.name, convert(value))
 
     def problems(self) -> Iterable[Issue]:
         """Yield what is wrong with this object as a whole; the fields' own checks have passed already."""
@@ -105,6 +116,18 @@ class Spec:
     def _repr_html_(self) -> str:
         rows = [(a.name, getattr(self, a.name)) for a in attrs.fields(type(self)) if a.repr]
         return card(type(self).__name__, rows)
+
+
+_FORMS: Mapping[tuple[type, str], Callable[[Any], object]] = MappingProxyType(
+    {(int, "float"): float, (str, "Path"): Path, (list, "tuple"): tuple}
+)
+
+
+def _declared(attribute: attrs.Attribute[Any]) -> str:
+    """Return the outer name of a field's declared type: ``tuple`` for ``tuple[int, ...]``."""
+    declared: object = attribute.type
+    name = declared if isinstance(declared, str) else str(getattr(declared, "__name__", ""))
+    return name.partition("[")[0].removesuffix(" | None")
 
 
 def _suffix(path: Path | str) -> str:

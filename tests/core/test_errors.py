@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musubi.core.errors import (
+    CacheError,
+    ConfigError,
+    DataError,
+    Issue,
+    MusubiError,
+    RunError,
+    WeightsError,
+    shown,
+)
+
+
+def test_an_issue_says_where_what_and_the_way_out() -> None:
+    assert str(Issue("blocks", "must be 1 to 39", "40 exist")) == "blocks: must be 1 to 39 (hint: 40 exist)"
+
+
+def test_an_issue_without_path_or_hint_is_its_message() -> None:
+    assert str(Issue("", "is broken")) == "is broken"
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "joined"),
+    [
+        ("blocks", "memory[1]", "memory[1].blocks"),
+        ("[1]", "memory", "memory[1]"),
+        ("[1].blocks", "memory", "memory[1].blocks"),
+        ("", "memory", "memory"),
+        ("blocks", "", "blocks"),
+    ],
+)
+def test_paths_nest(path: str, prefix: str, joined: str) -> None:
+    assert Issue(path, "m", "h").under(prefix) == Issue(joined, "m", "h")
+
+
+@given(parts=st.lists(st.sampled_from(["a", "b", "[0]"]), min_size=1, max_size=5))
+def test_nesting_one_by_one_is_nesting_at_once(parts: list[str]) -> None:
+    issue = Issue("x", "m")
+    for part in reversed(parts):
+        issue = issue.under(part)
+
+    assert issue.path == "".join(p if p.startswith("[") or i == 0 else f".{p}" for i, p in enumerate([*parts, "x"]))
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError, CacheError, WeightsError])
+def test_an_error_lists_all_its_issues(error: type[ConfigError]) -> None:
+    raised = error("trainer", [Issue("steps", "is missing"), Issue("lr", "must be positive")])
+
+    assert str(raised) == "trainer: 2 problems\n  - steps: is missing\n  - lr: must be positive"
+    assert [issue.path for issue in raised.issues] == ["steps", "lr"]
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError, CacheError, WeightsError])
+def test_an_error_with_one_issue_is_one_line(error: type[ConfigError]) -> None:
+    assert str(error("trainer", [Issue("steps", "is missing")])) == "trainer: steps: is missing"
+
+
+def test_an_error_without_issues_is_its_title() -> None:
+    assert str(CacheError("nothing is built")) == "nothing is built"
+
+
+def test_a_run_error_says_where_in_the_run() -> None:
+    error = RunError(
+        "loss is not finite", step=7, items=["a", "b"], bucket="832x480x25", sigma=[0.25, 1], hint="lower lr"
+    )
+
+    assert str(error) == (
+        "loss is not finite (step 7; items a, b; bucket 832x480x25; sigma 0.2500, 1.0000) (hint: lower lr)"
+    )
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError, CacheError, WeightsError, RunError])
+def test_every_error_is_a_musubi_error(error: type[Exception]) -> None:
+    assert issubclass(error, MusubiError)
+
+
+def test_errors_travel_between_processes() -> None:
+    error = DataError("folder", [Issue("a.png", "cannot be read", "replace it")])
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(again), str(again), again.issues) == (DataError, str(error), error.issues)
+
+
+def test_a_run_error_travels_between_processes() -> None:
+    error = RunError("loss is not finite", step=7, items=["a"], bucket="b", sigma=[0.5], hint="h")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (str(again), again.step, again.sigma) == (str(error), 7, (0.5,))
+
+
+def test_paths_are_shown_with_forward_slashes() -> None:
+    assert shown(Path("a") / "b") == "a/b"
+    assert PureWindowsPath("a\\b").as_posix() == "a/b"
