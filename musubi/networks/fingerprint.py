@@ -1,0 +1,56 @@
+"""Writing safetensors with the hashes that model managers look for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+_LEGACY_START, _LEGACY_LENGTH, _CHUNK = 0x100000, 0x10000, 1 << 22
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors with metadata, ``sshs_model_hash`` and ``sshs_legacy_hash``.
+
+    The file is written twice: the hashes are of a file with the ``ss_*`` entries only, and belong into the header.
+    """
+    own = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
+    save_file(dict(tensors), path, {key: value for key, value in own.items() if key.startswith("ss_")})
+    hashes = {"sshs_model_hash": model_hash(path), "sshs_legacy_hash": legacy_hash(path)}
+    save_file(dict(tensors), path, {**own, **hashes})
+
+
+def model_hash(path: Path) -> str:
+    """Return the SHA-256 of everything after a safetensors file's header: independent of metadata."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(int.from_bytes(file.read(8), "little") + 8)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def legacy_hash(path: Path) -> str:
+    """Return 8 digits over 64 KiB of the file's second MiB, ``e3b0c442`` for shorter files."""
+    with path.open("rb") as file:
+        file.seek(_LEGACY_START)
+        return hashlib.sha256(file.read(_LEGACY_LENGTH)).hexdigest()[:8]
+
+
+def publishable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata with absolute paths cut to their last part: they tell of someone's disk."""
+    return {key: _without_folder(key, value) for key, value in metadata.items()}
+
+
+def _without_folder(key: str, value: str) -> str:
+    for flavour in (PurePosixPath, PureWindowsPath):
+        path = flavour(value)
+        if path.is_absolute() and len(path.parts) > 2 and "\n" not in value:
+            logger.warning("metadata %s: the path is stored without its folder", key)
+            return path.name
+    return value

@@ -1,0 +1,58 @@
+"""Which Linears of a model make one original module, and which of these are adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from torch import nn
+
+from musubi.architecture import Layout
+from musubi.core.errors import Issue, WeightsError
+from musubi.keymap import KeyMap
+from musubi.networks.network import Targets
+
+
+@attrs.frozen
+class Group:
+    """The library's Linears (``members``, in row order) that are one module, ``original``, in the checkpoint."""
+
+    original: str
+    members: tuple[str, ...]
+    in_features: int
+    rows: tuple[int, ...]
+
+    def parameters(self, rank: int) -> int:
+        """Return how many numbers a LoRA of this rank trains."""
+        return rank * (self.in_features + sum(self.rows))
+
+
+def groups_of(model: nn.Module, keys: KeyMap) -> dict[str, Group]:
+    """Return all Linears of a model, on any device, by original name and in the model's order."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return {original: _group(original, members, linears) for original, members in keys.groups(linears).items()}
+
+
+def targeted(model: nn.Module, targets: Targets, *, keys: KeyMap, layout: Layout) -> tuple[Group, ...]:
+    """Return the groups that are adapted; raises ``ConfigError`` for patterns that match nothing."""
+    groups = groups_of(model, keys)
+    return tuple(groups[name] for name in targets.choose(groups, default=layout.adapters))
+
+
+def linears_of(model: nn.Module, members: Sequence[str]) -> tuple[nn.Linear, ...]:
+    """Return a group's Linears in a model.
+
+    Raises:
+        WeightsError: The model has no such Linear.
+    """
+    modules = dict(model.named_modules())
+    absent = [name for name in members if not isinstance(modules.get(name), nn.Linear)]
+    if absent:
+        raise WeightsError("the adapters do not fit this model", [Issue(name, "is no Linear of it") for name in absent])
+    return tuple(module for name in members if isinstance(module := modules[name], nn.Linear))
+
+
+def _group(original: str, members: tuple[str, ...], linears: dict[str, nn.Linear]) -> Group:
+    widths = {linears[name].in_features for name in members}
+    assert len(widths) == 1, f"{original}: the members differ in input width, {widths}"
+    return Group(original, members, widths.pop(), tuple(linears[name].out_features for name in members))
