@@ -1,0 +1,173 @@
+"""The contract of memory policies, the one order in which they compose, and what applies them together."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from musubi.core.errors import ConfigError, Issue
+from musubi.core.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from musubi.architecture import Layout, Prepare, WeightHook
+    from musubi.keymap import KeyMap
+    from musubi.memory.sizes import Sizes
+
+
+class Phase(IntEnum):
+    """When a policy acts; lower comes first. Adapters are injected between ``QUANTISE`` and ``CHECKPOINT``.
+
+    Hooks of a later phase lie outside those of an earlier one, so a swapped block is on the device before its
+    checkpointed forward starts, and is still there when that forward is computed again.
+    """
+
+    QUANTISE = 0
+    CHECKPOINT = 1
+    COMPILE = 2
+    SWAP = 3
+
+
+@attrs.frozen(kw_only=True)
+class FitContext:
+    """What can be known before any weight is loaded.
+
+    ``title`` is how messages call the model; ``blocks`` is how many blocks it has, None where only the checkpoint tells
+    (policies then check again when they are placed).
+    """
+
+    title: str
+    layout: Layout
+    blocks: int | None = None
+    training: bool = True
+    policies: tuple[MemoryPolicy, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where a loaded model is to work: device, compute dtype, and whether gradients will be asked for."""
+
+    title: str
+    layout: Layout
+    device: torch.device
+    dtype: torch.dtype
+    training: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class MemoryPolicy(Spec, ABC):
+    """One way to need less device memory; every method does nothing unless overridden.
+
+    A policy may act at three moments: on the empty model (``prepare``), on each tensor while loading (``weight_hook``),
+    and around the use of the loaded model (``place``).
+    """
+
+    family: ClassVar[str] = "memory"
+    phase: ClassVar[Phase]
+    loads_on_host: ClassVar[bool] = False
+    """Whether the model has to be loaded into host memory, because ``place`` decides what goes to the device."""
+
+    def check(self, context: FitContext) -> Iterable[Issue]:
+        """Yield what is wrong with this policy for this model; pure, paths are relative to the policy."""
+        return ()
+
+    def prepare(self, model: nn.Module, keys: KeyMap, layout: Layout) -> None:
+        """Change the structure of a model that is still on the meta device."""
+
+    def weight_hook(self, keys: KeyMap, layout: Layout) -> WeightHook | None:
+        """Return what each tensor passes through while loading, or None."""
+        return None
+
+    def place(self, model: nn.Module, placement: Placement) -> AbstractContextManager[None]:
+        """Apply the policy to a loaded model for the length of a ``with``; the exit undoes it, bit for bit."""
+        return nullcontext()
+
+    def estimate(self, sizes: Sizes) -> Sizes:
+        """Return what the model needs with this policy, given what it needs with the earlier ones."""
+        return sizes
+
+
+def arrange(policies: Sequence[MemoryPolicy], context: FitContext) -> tuple[MemoryPolicy, ...]:
+    """Return the policies in the order in which they apply.
+
+    Raises:
+        ConfigError: With every problem of every policy under ``memory[i]``, ``i`` counting as the user wrote them.
+    """
+    full = attrs.evolve(context, policies=tuple(policies))
+    issues = [issue.under(f"memory[{index}]") for index, policy in enumerate(policies) for issue in policy.check(full)]
+    issues += _repeated(policies)
+    if issues:
+        raise ConfigError("memory policies do not fit", issues)
+    return tuple(sorted(policies, key=lambda policy: policy.phase))
+
+
+def preparation(policies: Sequence[MemoryPolicy], *, keys: KeyMap, layout: Layout) -> Prepare:
+    """Return what ``Denoiser.load(prepare=...)`` takes: every policy's ``prepare`` in order."""
+
+    def prepare(model: nn.Module) -> None:
+        for policy in policies:
+            policy.prepare(model, keys, layout)
+
+    return prepare
+
+
+def weight_hook(
+    policies: Sequence[MemoryPolicy], *, keys: KeyMap, layout: Layout, before: Sequence[WeightHook] = ()
+) -> WeightHook | None:
+    """Return what ``Denoiser.load(on_weight=...)`` takes: ``before`` (e.g. LoRA merges), then every policy's hook.
+
+    Once a hook has split a tensor into several, later hooks do not see it.
+    """
+    own = [hook for policy in policies if (hook := policy.weight_hook(keys, layout)) is not None]
+    hooks = [*before, *own]
+    if not hooks:
+        return None
+
+    def chained(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
+        stored: Tensor | Mapping[str, Tensor] = tensor
+        for hook in hooks:
+            if isinstance(stored, Mapping):
+                break
+            stored = hook(name, stored)
+        return stored
+
+    return chained
+
+
+def loading_device(policies: Sequence[MemoryPolicy], device: torch.device) -> torch.device:
+    """Return where ``Denoiser.load(device=...)`` puts the weights: on the host if a policy moves them later."""
+    import torch
+
+    return torch.device("cpu") if any(policy.loads_on_host for policy in policies) else device
+
+
+@contextmanager
+def placed(model: nn.Module, policies: Sequence[MemoryPolicy], placement: Placement) -> Generator[None]:
+    """Place arranged policies in order for the length of a ``with``, and undo them in reverse."""
+    with ExitStack() as stack:
+        for policy in policies:
+            stack.enter_context(policy.place(model, placement))
+        yield
+
+
+def blocks_of(model: nn.Module, layout: Layout) -> tuple[nn.Module, ...]:
+    """Return the model's blocks of all lists, in execution order."""
+    return tuple(block for path in layout.blocks for block in model.get_submodule(path).children())
+
+
+def _repeated(policies: Sequence[MemoryPolicy]) -> list[Issue]:
+    first: dict[str, int] = {}
+    issues: list[Issue] = []
+    for index, policy in enumerate(policies):
+        known = first.setdefault(policy.kind, index)
+        if known != index:
+            message = f"a {type(policy).__name__} is there already as memory[{known}]"
+            issues.append(Issue(f"memory[{index}]", message, "keep one of the two"))
+    return issues
