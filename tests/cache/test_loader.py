@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musubi.batch import Batch
+from musubi.cache.loader import Loader, Position
+from musubi.core.errors import CacheError
+from musubi.data.dataset import Dataset
+from tests.cache.counting import build
+from tests.data.files import picture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache of seven pictures in two buckets, each twice in an epoch, in batches of up to two."""
+    root = tmp_path_factory.mktemp("loader")
+    (root / "media").mkdir()
+    for n in range(7):
+        size = (64, 64) if n < 4 else (80, 48)
+        picture(root / "media" / f"{n}.png", size=size, seed=n, caption="word " * (n + 1))
+    dataset = Dataset.from_folder(root / "media", resolution=64, repeats=2, batch_size=2)
+    build(root / "cache", dataset)
+    return root / "cache"
+
+
+def _drawn(loader: Loader, position: Position, count: int) -> list[tuple[Position, Batch]]:
+    return list(islice(loader.batches(position), count))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**64), epoch=st.integers(0, 1000))
+def test_an_epoch_has_every_item_as_often_as_it_is_repeated(folder: Path, seed: int, epoch: int) -> None:
+    loader = Loader(folder, seed=seed)
+
+    batches = loader.epoch(epoch)
+
+    assert Counter(name for batch in batches for name in batch) == {str(n): 2 for n in range(7)}
+    assert len(batches) == len(loader) == 4 + 3
+    assert all(len({int(name) < 4 for name in batch}) == 1 for batch in batches), "no batch mixes buckets"
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 100), epoch=st.integers(0, 5))
+def test_the_order_depends_on_seed_and_epoch_alone(folder: Path, seed: int, epoch: int) -> None:
+    torch.manual_seed(seed)
+
+    assert Loader(folder, seed=seed).epoch(epoch) == Loader(folder, seed=seed).epoch(epoch)
+    assert len({Loader(folder, seed=s).epoch(epoch) for s in range(seed, seed + 4)}) > 1
+    assert len({Loader(folder, seed=seed).epoch(e) for e in range(epoch, epoch + 4)}) > 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 100), skipped=st.integers(0, 20))
+def test_batches_from_a_position_are_those_of_an_undisturbed_run(folder: Path, seed: int, skipped: int) -> None:
+    whole = _drawn(Loader(folder, seed=seed), Position(), skipped + 3)
+    position = whole[skipped - 1][0] if skipped else Position()
+
+    rest = _drawn(Loader(folder, seed=seed), position, 3)
+
+    assert [(p, b.items) for p, b in rest] == [(p, b.items) for p, b in whole[skipped:]]
+    assert all(torch.equal(a["latents"], b["latents"]) for (_, a), (_, b) in zip(rest, whole[skipped:], strict=True))
+
+
+def test_positions_name_the_next_batch_and_move_on_to_the_next_epoch(folder: Path) -> None:
+    positions = [position for position, _ in _drawn(Loader(folder), Position(), 8)]
+
+    assert positions == [*(Position(0, n) for n in range(1, 7)), Position(1, 0), Position(1, 1)]
+
+
+@settings(deadline=None, max_examples=20)
+@given(world=st.integers(1, 7), epoch=st.integers(0, 3))
+def test_ranks_have_equally_many_batches_and_share_none(folder: Path, world: int, epoch: int) -> None:
+    loaders = [Loader(folder, seed=5, rank=rank, world=world) for rank in range(world)]
+    whole = Loader(folder, seed=5).epoch(epoch)
+
+    dealt = [loader.epoch(epoch) for loader in loaders]
+
+    assert {len(batches) for batches in dealt} == {len(loader) for loader in loaders} == {7 // world}
+    assert sum((Counter(batches) for batches in dealt), Counter()) <= Counter(whole)
+
+
+def test_more_ranks_than_batches_are_refused(folder: Path) -> None:
+    with pytest.raises(CacheError, match="7 batches for 8 processes"):
+        Loader(folder, world=8)
+
+
+def test_a_batch_has_the_tensors_of_all_stages_of_its_items(folder: Path) -> None:
+    for _, batch in _drawn(Loader(folder), Position(), 7):
+        assert batch["latents"].shape[0] == len(batch) == len(batch.each("text"))
+        assert [len(words) for words in batch.each("text")] == [int(name) + 1 for name in batch.items]
+        assert batch.bucket in {"64x64", "80x48"}
+
+
+def test_the_batch_size_of_the_dataset_may_be_overruled(folder: Path) -> None:
+    loader = Loader(folder, batch_size=5)
+
+    assert sorted(len(batch) for batch in loader.epoch(0)) == [1, 3, 5, 5]
+    assert len(loader) == 4
+
+
+def test_a_missing_file_is_an_error_at_once(tmp_path: Path, dataset: Dataset) -> None:
+    build(tmp_path / "cache", dataset)
+    (tmp_path / "cache" / "cat_toy_te.safetensors").unlink()
+
+    with pytest.raises(CacheError, match=r"cat_toy_te\.safetensors: is missing"):
+        Loader(tmp_path / "cache")
+
+
+def test_a_damaged_file_is_an_error_with_its_path_when_its_batch_is_read(tmp_path: Path, dataset: Dataset) -> None:
+    build(tmp_path / "cache", dataset)
+    path = tmp_path / "cache" / "cat_toy_te.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+
+    with pytest.raises(CacheError, match=r"cat_toy_te\.safetensors: its content is not what was written"):
+        _drawn(Loader(tmp_path / "cache"), Position(), 6)
+
+
+def test_the_background_thread_ends_with_the_iterator(folder: Path) -> None:
+    batches = Loader(folder).batches()
+    next(batches)
+    assert any(thread.name.startswith("musubi-loader") for thread in threading.enumerate())
+
+    batches.close()
+
+    assert not any(thread.name.startswith("musubi-loader") for thread in threading.enumerate())
