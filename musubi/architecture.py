@@ -129,9 +129,9 @@ class Roles:
 class Layout:
     """The denoiser's structure as policies and networks see it.
 
-    ``blocks`` are the library's module lists in execution order; ``adapters`` and ``quantise`` are patterns (full
-    match) on ORIGINAL module names, minus those that ``keep`` matches. ``count`` is how many blocks
-    the published model has, None where only the user's own file tells.
+    ``blocks`` are the library's module lists in execution order, ``count`` is how many blocks the published model has
+    (None where only the file tells). ``adapters`` (which modules a network adapts) and ``quantise`` (which are
+    quantised, minus those that ``keep`` matches) are patterns, full match, on ORIGINAL module names.
     """
 
     blocks: tuple[str, ...]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Before anything imports torch: pytest -n runs a process for every core, each needs one thread."""
 
 
 @pytest.fixture(scope="session")
