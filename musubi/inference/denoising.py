@@ -1,0 +1,81 @@
+"""A denoiser ready for sampling: loaded, with LoRAs and memory policies applied, and undone on exit."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from musubi.architecture import Architecture, Denoiser
+from musubi.inference.loras import LoRAUse
+from musubi.memory.policy import (
+    FitContext,
+    MemoryPolicy,
+    Phase,
+    Placement,
+    arrange,
+    placed,
+    preparation,
+    weight_hook,
+)
+from musubi.networks.adapters import AdapterSet
+from musubi.networks.file import LoRAFile
+from musubi.networks.merge import Merge
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Ready:
+    """A denoiser with its loaded model and the adapters attached to it."""
+
+    denoiser: Denoiser[Any]
+    model: nn.Module
+    adapters: tuple[AdapterSet, ...]
+
+
+@contextmanager
+def ready(
+    architecture: Architecture,
+    *,
+    loras: Sequence[tuple[LoRAUse, LoRAFile]],
+    policies: Sequence[MemoryPolicy],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Generator[Ready]:
+    """Load the model for the length of a ``with``: merged LoRAs, policies, attached LoRAs, in this order.
+
+    Raises:
+        WeightsError: A checkpoint cannot be read, or a LoRA has modules that the model lacks.
+    """
+    layout, keys = architecture.layout, architecture.keys
+    ordered = arrange(policies, fit_context(architecture))
+    merge = Merge(tuple((file, use.weight) for use, file in loras if use.merge))
+    denoiser = architecture.denoiser()
+    model = denoiser.load(
+        architecture.experts[0],
+        device=torch.device("cpu") if any(policy.phase == Phase.SWAP for policy in ordered) else device,
+        dtype=dtype,
+        prepare=preparation(ordered, keys=keys, layout=layout),
+        on_weight=weight_hook(ordered, keys=keys, layout=layout, before=[merge] if merge.parts else []),
+    )
+    merge.check()
+    with ExitStack() as stack:
+        adapters = tuple(
+            AdapterSet.from_file(file, model, keys=keys, weight=use.weight).to(device)
+            for use, file in loras
+            if not use.merge
+        )
+        for adapter in adapters:
+            stack.enter_context(adapter.attached(model))
+        placement = Placement(title=architecture.title, layout=layout, device=device, dtype=dtype, training=False)
+        stack.enter_context(placed(model, ordered, placement))
+        yield Ready(denoiser=denoiser, model=model, adapters=adapters)
+
+
+def fit_context(architecture: Architecture) -> FitContext:
+    """Return what memory policies can know of a pipeline before any weight is loaded."""
+    layout = architecture.layout
+    return FitContext(title=architecture.title, layout=layout, blocks=layout.count, training=False)

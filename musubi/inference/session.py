@@ -1,0 +1,148 @@
+"""Generating: text encoders, denoiser and decoder one after the other, kept loaded where that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from musubi.architecture import Architecture
+from musubi.core.control import CancelToken
+from musubi.core.events import Callback, Progress
+from musubi.inference.decoding import decode, load_decoder, media
+from musubi.inference.denoising import Ready, ready
+from musubi.inference.drawing import Draws
+from musubi.inference.jobs import draw_job
+from musubi.inference.media import Image, Video
+from musubi.inference.prompts import Prompts, encode_prompts, release
+from musubi.inference.request import Job, Request
+
+if TYPE_CHECKING:
+    from musubi.inference.pipeline import Pipeline
+
+A_co = TypeVar("A_co", bound=Architecture, covariant=True, default=Architecture)
+
+
+class Session(Draws, Generic[A_co]):
+    """A pipeline at work; ``Pipeline.open`` makes one, leaving its ``with`` frees everything.
+
+    Models are loaded when first needed. With ``keep`` the denoiser and the decoder stay until the end, and prompts
+    stay encoded; without it each is freed before the next is loaded, so that the peak is the largest and not the sum.
+    """
+
+    def __init__(self, pipeline: Pipeline[A_co], *, keep: bool, prompts: Iterable[str] = ()) -> None:
+        self._pipeline, self._keep = pipeline, keep
+        self._device, self._dtype = pick_device(pipeline.device), _dtype(pipeline)
+        self._loras = tuple((use, use.file()) for use in pipeline.loras)
+        self._ahead = tuple(prompts)
+        self._prompts = Prompts({})
+        self._stack = ExitStack()
+        self._ready: Ready | None = None
+        self._decoder: nn.Module | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Undo what was attached and free all models."""
+        self._decoder = None
+        self._free_denoiser()
+
+    def draw(
+        self, request: Request, *, on: Iterable[Callback] = (), cancel: CancelToken | None = None
+    ) -> Image | Video:
+        """Return the picture or clip of a request; callbacks hear ``Progress``.
+
+        Raises:
+            ConfigError: The model cannot make this size or number of frames.
+            WeightsError: A checkpoint cannot be read or does not fit.
+            SamplingCancelledError: ``cancel`` was set.
+        """
+        job, callbacks = request.job(self._pipeline.model), tuple(on)
+        self._encode(job)
+        _tell(callbacks, "encoding", 1, 1)
+        latents = self._sample(job, callbacks, cancel)
+        if not self._keep:
+            self._free_denoiser()
+        frames = self._decode(latents)
+        _tell(callbacks, "decoding", 1, 1)
+        return media(frames[0], fps=job.fps, metadata=self._facts(job))
+
+    def _encode(self, job: Job) -> None:
+        wanted = self._prompts.missing((*job.texts, *self._ahead))
+        if wanted:
+            found = encode_prompts(self._pipeline.model, wanted, device=self._device, dtype=self._dtype)
+            self._prompts = self._prompts.plus(found)
+
+    def _sample(self, job: Job, callbacks: tuple[Callback, ...], cancel: CancelToken | None) -> Tensor:
+        return draw_job(
+            self._pipeline.model,
+            self._denoiser(),
+            self._prompts,
+            job,
+            sampler=self._pipeline.sampler,
+            device=self._device,
+            dtype=self._dtype,
+            on_step=lambda done, _: _tell(callbacks, "sampling", done, job.steps),
+            cancel=cancel,
+        )
+
+    def _denoiser(self) -> Ready:
+        if self._ready is None:
+            pipeline = self._pipeline
+            opened = ready(
+                pipeline.model, loras=self._loras, policies=pipeline.memory, device=self._device, dtype=self._dtype
+            )
+            self._ready = self._stack.enter_context(opened)
+        return self._ready
+
+    def _free_denoiser(self) -> None:
+        self._ready = None
+        self._stack.close()
+        release(self._device)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        model = self._pipeline.model
+        decoder = self._decoder or load_decoder(model, device=self._device)
+        self._decoder = decoder if self._keep else None
+        return decode(model, decoder, latents)
+
+    def _facts(self, job: Job) -> dict[str, str]:
+        pipeline = self._pipeline
+        used = {"loras": ", ".join(use.name for use in pipeline.loras)} if pipeline.loras else {}
+        return {**job.metadata, "model": pipeline.model.title, **used}
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device of this name, or the best there is."""
+    if name is not None:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype of this name, or bfloat16 on an accelerator and float32 on a CPU."""
+    usual = "float32" if device.type == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, name or usual)
+    return dtype
+
+
+def _dtype(pipeline: Pipeline[Architecture]) -> torch.dtype:
+    return pick_dtype(pipeline.dtype, pick_device(pipeline.device))
+
+
+def _tell(callbacks: tuple[Callback, ...], task: str, done: int, total: int) -> None:
+    for callback in callbacks:
+        callback(Progress(task=task, done=done, total=total))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import torch
+
+from musubi.architectures.wan.spec import Wan
+from musubi.inference.prompts import encode_prompts, text_stages
+from musubi.testing.toy import Toy
+
+CPU = torch.device("cpu")
+
+
+def test_only_stages_that_read_nothing_but_the_caption_are_run() -> None:
+    assert [stage.name for stage in text_stages(Toy())] == ["text"]
+
+
+def test_every_text_is_encoded_once_and_alone_or_together_the_same() -> None:
+    prompts = encode_prompts(Toy(), ["a red fox", "a bird", "a red fox"], device=CPU, dtype=torch.float32)
+
+    assert list(prompts.tensors) == ["a red fox", "a bird"]
+    alone = encode_prompts(Toy(), ["a bird"], device=CPU, dtype=torch.float32)
+    for name, tensor in alone.tensors["a bird"].items():
+        assert torch.equal(prompts.tensors["a bird"][name], tensor)
+
+
+def test_texts_that_are_missing_are_named_once() -> None:
+    prompts = encode_prompts(Toy(), ["a bird"], device=CPU, dtype=torch.float32)
+
+    assert prompts.missing(["a fox", "a bird", "a fox"]) == ("a fox",)
+    assert prompts.plus(encode_prompts(Toy(), ["a fox"], device=CPU, dtype=torch.float32)).missing(["a fox"]) == ()
+
+
+def test_no_texts_load_nothing() -> None:
+    assert encode_prompts(Wan.t2v_1_3b(), [], device=CPU, dtype=torch.float32).tensors == {}
+
+
+def test_conditions_of_a_batch_are_those_of_its_texts(wan: Wan) -> None:
+    prompts, denoiser = encode_prompts(wan, ["a fox", "two birds"], device=CPU, dtype=torch.float32), wan.denoiser()
+
+    both = prompts.conditions(denoiser, ["a fox", "two birds"], device=CPU)
+
+    assert len(both) == 2
+    assert torch.equal(both.text[1], prompts.conditions(denoiser, ["two birds"], device=CPU).text[0])
+
+
+def test_encoded_texts_can_be_used_in_training() -> None:
+    prompts = encode_prompts(Toy(), ["a bird"], device=CPU, dtype=torch.float32)
+
+    assert not any(tensor.is_inference() for tensor in prompts.tensors["a bird"].values())

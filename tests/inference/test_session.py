@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import attrs
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from torch import nn
+
+from musubi.architecture import Expert, Prepare, WeightHook
+from musubi.architectures.wan.api import WanPipeline
+from musubi.architectures.wan.spec import Wan
+from musubi.core.control import CancelToken
+from musubi.core.errors import WeightsError
+from musubi.core.events import Event, Progress
+from musubi.inference.engine import SamplingCancelledError
+from musubi.inference.media import Image, Video
+from musubi.inference.pipeline import Pipeline
+from musubi.inference.session import pick_device, pick_dtype
+from musubi.memory.block_swap import BlockSwap
+from musubi.memory.quantise import FP8Scaled
+from musubi.networks.file import LoRAFile
+from musubi.testing.toy import Toy, ToyCodec, ToyDenoiser
+
+TOY = Pipeline(model=Toy(), device="cpu")
+
+
+class Alive:
+    """Which models are in memory at the moments when another one is loaded."""
+
+    def __init__(self) -> None:
+        self._models: list[tuple[str, weakref.ref[nn.Module]]] = []
+        self.seen: list[tuple[str, ...]] = []
+
+    def watch(self, name: str, model: nn.Module) -> nn.Module:
+        self._models.append((name, weakref.ref(model)))
+        self.seen.append(tuple(n for n, found in self._models if found() is not None))
+        return model
+
+
+@attrs.frozen
+class WatchedCodec(ToyCodec):
+    alive: Alive
+
+    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        return self.alive.watch(component, super().load(component, device=device, dtype=dtype))
+
+
+@attrs.frozen
+class WatchedDenoiser(ToyDenoiser):
+    alive: Alive
+
+    def load(
+        self,
+        expert: Expert,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
+        model = super().load(expert, device=device, dtype=dtype, prepare=prepare, on_weight=on_weight)
+        return self.alive.watch("dit", model)
+
+
+@attrs.frozen(kw_only=True)
+class Watched(Toy):
+    """A toy that knows which of its models are in memory."""
+
+    alive: Alive = attrs.field(factory=Alive, eq=False)
+
+    def codec(self) -> WatchedCodec:
+        return WatchedCodec(self, self.alive)
+
+    def denoiser(self) -> WatchedDenoiser:
+        return WatchedDenoiser(self, self.alive)
+
+
+def difference(one: Image | Video, other: Image | Video) -> int:
+    return int(np.abs(one.to_numpy().astype(int) - other.to_numpy().astype(int)).max())
+
+
+def test_one_frame_makes_a_picture_and_more_make_a_clip() -> None:
+    picture = TOY.generate("a red fox", size=(64, 48), frames=1)
+    clip = TOY.generate("a red fox", size=(64, 48), frames=9, fps=12)
+
+    assert (type(picture), picture.size) == (Image, (64, 48))
+    assert isinstance(clip, Video)
+    assert (clip.frames.shape, clip.fps) == ((9, 48, 64, 3), 12)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_one_does_not() -> None:
+    first = TOY.generate("a red fox", seed=7)
+
+    assert TOY.generate("a red fox", seed=7) == first
+    assert TOY.generate("a red fox", seed=8) != first
+
+
+def test_a_session_gives_what_single_calls_give() -> None:
+    with TOY.open(prompts=["a red fox", "a bird"]) as session:
+        together = [session.generate(prompt, seed=seed) for prompt in ("a red fox", "a bird") for seed in (1, 2)]
+
+    alone = [TOY.generate(prompt, seed=seed) for prompt in ("a red fox", "a bird") for seed in (1, 2)]
+    assert together == alone
+
+
+def test_a_single_call_holds_one_model_at_a_time(toy_lora: LoRAFile) -> None:
+    toy = Watched()
+
+    Pipeline(model=toy, device="cpu").with_lora(toy_lora).generate("a red fox")
+
+    assert toy.alive.seen == [("text",), ("dit",), ("vae",)]
+
+
+def test_a_session_loads_each_model_once_and_text_encoders_only_for_new_prompts() -> None:
+    toy = Watched()
+
+    with Pipeline(model=toy, device="cpu").open(prompts=["a bird"]) as session:
+        for prompt in ("a red fox", "a bird", "a red fox"):
+            session.generate(prompt)
+
+    assert toy.alive.seen == [("text",), ("dit",), ("dit", "vae")]
+
+
+def test_a_closed_session_holds_nothing() -> None:
+    toy = Watched()
+
+    with Pipeline(model=toy, device="cpu").open() as session:
+        session.generate("a red fox")
+
+    toy.codec().load("vae", device=torch.device("cpu"), dtype=torch.float32)
+    assert toy.alive.seen[-1] == ("vae",)
+
+
+def test_callbacks_hear_every_step() -> None:
+    heard: list[Event] = []
+
+    TOY.generate("a red fox", steps=3, on=[heard.append])
+
+    assert [(e.task, e.done, e.total) for e in heard if isinstance(e, Progress)] == [
+        ("encoding", 1, 1),
+        ("sampling", 1, 3),
+        ("sampling", 2, 3),
+        ("sampling", 3, 3),
+        ("decoding", 1, 1),
+    ]
+
+
+def test_a_cancelled_generation_ends_between_steps() -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+
+    with pytest.raises(SamplingCancelledError):
+        TOY.generate("a red fox", cancel=cancel)
+
+
+def test_an_attached_lora_is_the_merged_one(toy_lora: LoRAFile) -> None:
+    bare = TOY.generate("a red fox", frames=5)
+
+    attached = TOY.with_lora(toy_lora, weight=0.8).generate("a red fox", frames=5)
+    merged = TOY.with_lora(toy_lora, weight=0.8, merge=True).generate("a red fox", frames=5)
+
+    assert difference(attached, merged) <= 1
+    assert difference(attached, bare) > 10
+
+
+def test_two_loras_add_up(toy_lora: LoRAFile) -> None:
+    twice = TOY.with_lora(toy_lora, weight=0.5).with_lora(toy_lora, weight=0.3, merge=True).generate("a red fox")
+
+    assert difference(twice, TOY.with_lora(toy_lora, weight=0.8).generate("a red fox")) <= 1
+
+
+def test_a_lora_of_weight_0_changes_nothing(toy_lora: LoRAFile) -> None:
+    assert TOY.with_lora(toy_lora, weight=0.0).generate("a red fox") == TOY.generate("a red fox")
+
+
+def test_a_lora_for_another_model_is_refused(toy_lora: LoRAFile) -> None:
+    small = Pipeline(model=Toy(depth=1), device="cpu")
+
+    for merge in (False, True):
+        with pytest.raises(WeightsError, match="LoRA"):
+            small.with_lora(toy_lora, merge=merge).generate("a red fox")
+
+
+def test_block_swap_changes_nothing() -> None:
+    assert TOY.with_memory(BlockSwap(blocks=1)).generate("a red fox") == TOY.generate("a red fox")
+
+
+def test_quantised_weights_with_a_lora_come_near(toy_lora: LoRAFile) -> None:
+    exact = TOY.with_lora(toy_lora).generate("a red fox")
+
+    near = TOY.with_memory(FP8Scaled()).with_lora(toy_lora).generate("a red fox")
+
+    assert 0 < np.abs(exact.to_numpy().astype(int) - near.to_numpy().astype(int)).mean() < 16
+
+
+def test_results_tell_how_they_were_made(toy_lora: LoRAFile, tmp_path: Path) -> None:
+    path = toy_lora.save(tmp_path / "clay.safetensors")
+
+    facts = TOY.with_lora(path, weight=0.8).generate("a red fox", seed=7, guidance=1.0).metadata
+
+    assert facts["prompt"] == "a red fox"
+    assert (facts["seed"], facts["loras"]) == ("7", "clay.safetensors:0.8")
+    assert not any(str(tmp_path) in value for value in facts.values())
+
+
+def test_the_network_computes_in_bfloat16_on_accelerators_and_float32_on_cpus() -> None:
+    assert pick_dtype(None, torch.device("cpu")) == torch.float32
+    assert pick_dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_half_precision_comes_near() -> None:
+    exact, near = TOY.generate("a red fox"), TOY.replace(dtype="bfloat16").generate("a red fox")
+
+    assert 0 < difference(exact, near) < 32
+
+
+def test_wan_makes_files_that_open_again(wan: Wan, wan_lora: Path, tmp_path: Path) -> None:
+    with WanPipeline(model=wan, device="cpu").with_lora(wan_lora, weight=0.8).open() as session:
+        picture = session.generate("a clay fox", size=(64, 48), frames=1, steps=2, seed=7)
+        clip = session.generate("a clay fox", size=(64, 48), frames=9, steps=2, seed=7)
+
+    with Pillow.open(picture.save(tmp_path / "fox.png")) as found:
+        assert np.array_equal(np.asarray(found), picture.to_numpy())
+        assert found.info["seed"] == "7"
+    with av.open(str(clip.save(tmp_path / "fox.mp4"))) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (64, 48, Fraction(16))
+        assert sum(1 for _ in container.decode(stream)) == 9
+
+
+def test_wan_without_guidance_ignores_the_negative_prompt(wan: Wan) -> None:
+    pipeline = WanPipeline(model=wan, device="cpu")
+    plain = pipeline.generate("a fox", size=(32, 32), frames=1, steps=2, guidance=1.0)
+
+    assert pipeline.generate("a fox", size=(32, 32), frames=1, steps=2, guidance=1.0, negative="grey") == plain
+    assert pipeline.generate("a fox", size=(32, 32), frames=1, steps=2, guidance=4.0, negative="grey") != plain
