@@ -1,0 +1,1 @@
+"""Layer 2: cached tensors -> a LoRA file."""
