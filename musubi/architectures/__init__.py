@@ -1,0 +1,1 @@
+"""The model families; everything about one model is in its folder."""

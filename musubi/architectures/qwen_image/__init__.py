@@ -1,0 +1,1 @@
+"""Qwen-Image: text to picture, and editing with one or several pictures."""

@@ -1,0 +1,213 @@
+"""Which Qwen-Image: the task as the user's choice, everything else as facts that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import attrs
+
+from musubi.architecture import Architecture, Codec, Denoiser, Generation, Geometry, Layout, Roles, Size, Stage
+from musubi.architectures.qwen_image.keys import DIT
+from musubi.core.errors import ConfigError, Issue
+from musubi.core.fields import field, one_of
+from musubi.core.refs import WeightsRef
+from musubi.keymap import KeyMap
+
+if TYPE_CHECKING:
+    from musubi.noise.samplers import Sampler
+    from musubi.noise.timesteps import TimestepSampler
+
+Task = Literal["text_to_image", "edit", "edit_2509"]
+
+GEOMETRY = Geometry(multiple=16, stride=8, channels=16, patch=(1, 2, 2), video=False)
+"""Single pictures with sides in 16 pixels, 16 latent channels at an eighth of the size."""
+
+_COMFY = "Comfy-Org/Qwen-Image_ComfyUI@main:split_files"
+_COMFY_EDIT = "Comfy-Org/Qwen-Image-Edit_ComfyUI@main:split_files"
+
+
+@attrs.frozen(kw_only=True)
+class Published:
+    """What tells a published model: its title, its metadata, its file and the size it is asked for by default."""
+
+    title: str
+    base: str
+    architecture: str
+    file: str
+    size: Size
+
+
+PUBLISHED: Mapping[Task, Published] = MappingProxyType(
+    {
+        "text_to_image": Published(
+            title="Qwen-Image",
+            base="qwen_image",
+            architecture="Qwen-Image/lora",
+            file=f"{_COMFY}/diffusion_models/qwen_image_bf16.safetensors",
+            size=(1328, 1328),
+        ),
+        "edit": Published(
+            title="Qwen-Image-Edit",
+            base="qwen_image_edit",
+            architecture="Qwen-Image-Edit/lora",
+            file=f"{_COMFY_EDIT}/diffusion_models/qwen_image_edit_bf16.safetensors",
+            size=(1024, 1024),
+        ),
+        "edit_2509": Published(
+            title="Qwen-Image-Edit-2509",
+            base="qwen_image_edit",
+            architecture="Qwen-Image-Edit-Plus/lora",
+            file=f"{_COMFY_EDIT}/diffusion_models/qwen_image_edit_2509_bf16.safetensors",
+            size=(1024, 1024),
+        ),
+    }
+)
+
+
+@attrs.frozen(kw_only=True)
+class QwenImage(Architecture):
+    """Qwen-Image, Qwen-Image-Edit or Qwen-Image-Edit-2509.
+
+    The three transformers have the same names and shapes, so the task cannot be read from a file: choose it. This
+    version describes the models and scans data for them; it does not encode, train or generate with them yet.
+
+    Args:
+        task: The published model whose conditions and defaults apply.
+        weights: Files to use instead of the published ones: ``dit``, ``vae``, ``text_encoder``, ``tokenizer``.
+
+    Example:
+        >>> from musubi import QwenImage
+        >>> QwenImage.edit_2509().roles.required
+        ('control',)
+    """
+
+    kind: ClassVar[str] = "qwen_image"
+    name: ClassVar[str] = "qwen_image"
+    cache_suffix: ClassVar[str] = "qi"
+
+    task: Task = field(default="text_to_image", check=one_of(*PUBLISHED))
+
+    @classmethod
+    def text_to_image(cls) -> Self:
+        """Return Qwen-Image, which draws a picture from words."""
+        return cls(task="text_to_image")
+
+    @classmethod
+    def edit(cls) -> Self:
+        """Return Qwen-Image-Edit, which changes one picture."""
+        return cls(task="edit")
+
+    @classmethod
+    def edit_2509(cls) -> Self:
+        """Return Qwen-Image-Edit-2509, which draws on several pictures."""
+        return cls(task="edit_2509")
+
+    @property
+    def published(self) -> Published:
+        """The published model of this task."""
+        return PUBLISHED[self.task]
+
+    @property
+    def title(self) -> str:
+        """What messages call this variant, e.g. ``Qwen-Image-Edit``."""
+        return self.published.title
+
+    @property
+    def edits(self) -> bool:
+        """Whether every sample needs a picture to start from."""
+        return self.task != "text_to_image"
+
+    @property
+    def geometry(self) -> Geometry:
+        """Single pictures."""
+        return GEOMETRY
+
+    @property
+    def layout(self) -> Layout:
+        """One list of blocks; the reference's targets, modulation included (14 in each of 60 blocks)."""
+        attention = r"attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+        rest = r"(img|txt)_mod\.1|(img|txt)_mlp\.net\.(0\.proj|2)"
+        return Layout(
+            blocks=("transformer_blocks",),
+            count=60,
+            adapters=(rf"transformer_blocks\.\d+\.({attention}|{rest})",),
+            quantise=(r"transformer_blocks\..*",),
+            keep=(r".*norm.*", r".*time_text_embed.*"),
+        )
+
+    @property
+    def keys(self) -> KeyMap:
+        """Original names are the library's."""
+        return DIT
+
+    @property
+    def roles(self) -> Roles:
+        """Editing needs a ``control`` picture, or several."""
+        return Roles(required=("control",)) if self.edits else Roles()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Latents from pixels, text from captions; when editing, both see the control pictures too."""
+        if self.edits:
+            return (
+                Stage(name="latents", components=("vae",), reads=("pixels", "controls")),
+                Stage(name="text", components=("text_encoder",), reads=("caption", "controls")),
+            )
+        return (
+            Stage(name="latents", components=("vae",), reads=("pixels",)),
+            Stage(name="text", components=("text_encoder",), reads=("caption",)),
+        )
+
+    @property
+    def timesteps(self) -> TimestepSampler:
+        """Logit-normal noise levels shifted by 2.2, the reference's advice for this model."""
+        from musubi.noise.timesteps import Shift
+
+        return Shift(shift=2.2)
+
+    @property
+    def sampler(self) -> Sampler:
+        """Euler on the grid that the model's own rule gives at its default size."""
+        from musubi.noise.samplers import Euler
+
+        tokens = GEOMETRY.tokens(GEOMETRY.latent_shape(self.published.size))
+        return Euler(shift=math.exp(0.5 + (tokens - 256) * (0.9 - 0.5) / (8192 - 256)))
+
+    @property
+    def generation(self) -> Generation:
+        """The authors' defaults; guidance is classifier-free against a blank prompt."""
+        return Generation(size=self.published.size, frames=1, steps=50, guidance=4.0, fps=1.0, negative=" ")
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the reference writes for this family, and the licence of the published weights."""
+        return {
+            "ss_base_model_version": self.published.base,
+            "modelspec.architecture": self.published.architecture,
+            "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",
+            "modelspec.license": "apache-2.0",
+        }
+
+    def default_weights(self) -> Mapping[str, WeightsRef]:
+        """Return where each component is published."""
+        return {
+            "dit": WeightsRef(self.published.file),
+            "vae": WeightsRef("Qwen/Qwen-Image@main:vae/diffusion_pytorch_model.safetensors"),
+            "text_encoder": WeightsRef(f"{_COMFY}/text_encoders/qwen_2.5_vl_7b.safetensors"),
+            "tokenizer": WeightsRef("Qwen/Qwen-Image@main:tokenizer"),
+        }
+
+    def codec(self) -> Codec:
+        """Refuse plainly: encoding is not there yet."""
+        raise self._not_yet("encode or decode")
+
+    def denoiser(self) -> Denoiser[Any]:
+        """Refuse plainly: the transformer is not there yet."""
+        raise self._not_yet("train or generate with")
+
+    def _not_yet(self, work: str) -> ConfigError:
+        message = f"this version of musubi cannot {work} {self.published.title} yet"
+        return ConfigError(type(self).__name__, [Issue("", message, "describing it and scanning data for it work")])
