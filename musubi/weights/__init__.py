@@ -1,0 +1,1 @@
+"""Checkpoints of every common layout, read one tensor at a time."""
