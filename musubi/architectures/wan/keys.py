@@ -1,0 +1,94 @@
+"""Original names of Wan's checkpoints <-> names in diffusers and transformers.
+
+``DIT`` covers all variants of Wan 2.1 and 2.2, image conditioning included; no tensor is split or permuted.
+"""
+
+from __future__ import annotations
+
+from musubi.keymap import KeyMap, Rename
+
+_ATTENTION = (
+    ("q", "to_q"),
+    ("k", "to_k"),
+    ("v", "to_v"),
+    ("o", "to_out.0"),
+    ("norm_q", "norm_q"),
+    ("norm_k", "norm_k"),
+)
+_IMAGE = (("k_img", "add_k_proj"), ("v_img", "add_v_proj"), ("norm_k_img", "norm_added_k"))
+_RESIDUAL = (
+    ("residual.0", "norm1"),
+    ("residual.2", "conv1"),
+    ("residual.3", "norm2"),
+    ("residual.6", "conv2"),
+    ("shortcut", "conv_shortcut"),
+)
+
+DIT = KeyMap(
+    (
+        Rename("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+        Rename("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+        Rename("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+        Rename("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+        Rename("time_projection.1", "condition_embedder.time_proj"),
+        Rename("img_emb.proj.0", "condition_embedder.image_embedder.norm1"),
+        Rename("img_emb.proj.1", "condition_embedder.image_embedder.ff.net.0.proj"),
+        Rename("img_emb.proj.3", "condition_embedder.image_embedder.ff.net.2"),
+        Rename("img_emb.proj.4", "condition_embedder.image_embedder.norm2"),
+        Rename("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed"),
+        *(Rename(f"blocks.{{}}.self_attn.{ours}", f"blocks.{{}}.attn1.{theirs}") for ours, theirs in _ATTENTION),
+        *(Rename(f"blocks.{{}}.cross_attn.{ours}", f"blocks.{{}}.attn2.{theirs}") for ours, theirs in _ATTENTION),
+        *(Rename(f"blocks.{{}}.cross_attn.{ours}", f"blocks.{{}}.attn2.{theirs}") for ours, theirs in _IMAGE),
+        Rename("blocks.{}.norm3", "blocks.{}.norm2"),
+        Rename("blocks.{}.ffn.0", "blocks.{}.ffn.net.0.proj"),
+        Rename("blocks.{}.ffn.2", "blocks.{}.ffn.net.2"),
+        Rename("blocks.{}.modulation", "blocks.{}.scale_shift_table"),
+        Rename("head.head", "proj_out"),
+        Rename("head.modulation", "scale_shift_table"),
+    )
+)
+
+UMT5 = KeyMap(
+    (
+        Rename("token_embedding", "shared"),
+        *(
+            Rename(f"blocks.{{}}.attn.{name}", f"encoder.block.{{}}.layer.0.SelfAttention.{name}")
+            for name in ("q", "k", "v", "o")
+        ),
+        Rename("blocks.{}.pos_embedding.embedding", "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias"),
+        Rename("blocks.{}.norm1", "encoder.block.{}.layer.0.layer_norm"),
+        Rename("blocks.{}.norm2", "encoder.block.{}.layer.1.layer_norm"),
+        Rename("blocks.{}.ffn.gate.0", "encoder.block.{}.layer.1.DenseReluDense.wi_0"),
+        Rename("blocks.{}.ffn.fc1", "encoder.block.{}.layer.1.DenseReluDense.wi_1"),
+        Rename("blocks.{}.ffn.fc2", "encoder.block.{}.layer.1.DenseReluDense.wo"),
+        Rename("norm", "encoder.final_layer_norm"),
+    )
+)
+
+
+def vae_keys(*, num_stages: int = 4, num_res_blocks: int = 2) -> KeyMap:
+    """Return the names of the Wan 2.1 VAE; the decoder's flat list of layers becomes stages in diffusers."""
+    rules = [Rename("conv1", "quant_conv"), Rename("conv2", "post_quant_conv")]
+    for side in ("encoder", "decoder"):
+        rules += [
+            Rename(f"{side}.conv1", f"{side}.conv_in"),
+            Rename(f"{side}.head.0", f"{side}.norm_out"),
+            Rename(f"{side}.head.2", f"{side}.conv_out"),
+            *_residual(f"{side}.middle.0", f"{side}.mid_block.resnets.0"),
+            *_residual(f"{side}.middle.2", f"{side}.mid_block.resnets.1"),
+            Rename(f"{side}.middle.1", f"{side}.mid_block.attentions.0"),
+        ]
+    rules += _residual("encoder.downsamples.{}", "encoder.down_blocks.{}")
+    rules.append(Rename("encoder.downsamples.{}", "encoder.down_blocks.{}"))
+    for stage in range(num_stages):
+        first = stage * (num_res_blocks + 2)
+        for slot in range(num_res_blocks + 1):
+            rules += _residual(f"decoder.upsamples.{first + slot}", f"decoder.up_blocks.{stage}.resnets.{slot}")
+        rules.append(
+            Rename(f"decoder.upsamples.{first + num_res_blocks + 1}", f"decoder.up_blocks.{stage}.upsamplers.0")
+        )
+    return KeyMap(tuple(rules))
+
+
+def _residual(original: str, library: str) -> list[Rename]:
+    return [Rename(f"{original}.{ours}", f"{library}.{theirs}") for ours, theirs in _RESIDUAL]

@@ -1,0 +1,134 @@
+"""umT5 and its tokenizer: captions to embeddings.
+
+Shape suffixes: B batch, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import ftfy
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from musubi.architectures.wan.facts import TextFacts
+from musubi.architectures.wan.fit import expect
+from musubi.architectures.wan.keys import UMT5
+from musubi.architectures.wan.spec import TEXT_LENGTH
+from musubi.core.errors import Issue, WeightsError, shown
+from musubi.weights.checkpoint import open_checkpoint
+from musubi.weights.load import load_into
+from musubi.weights.naming import PREFIXES
+
+
+class TextEncoder(nn.Module):
+    """umT5 together with its tokenizer."""
+
+    def __init__(self, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a caption are read, the end-of-text token included."""
+        return TEXT_LENGTH
+
+    def count(self, caption: str) -> int:
+        """Return how many tokens a caption has before anything is cut off."""
+        return len(self.tokenizer(clean_text(caption), add_special_tokens=True, verbose=False).input_ids)
+
+    @torch.no_grad()
+    def encode(self, caption: str) -> Tensor:
+        """Return the embeddings of a caption's own tokens, (L, D) with L <= 512, in the encoder's type."""
+        tokens = self.tokenizer(
+            clean_text(caption), padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+        )
+        return self.embed(tokens.input_ids, tokens.attention_mask)[0]
+
+    @torch.no_grad()
+    def embed(self, ids_BL: Tensor, mask_BL: Tensor) -> list[Tensor]:
+        """Return the embeddings of tokens, cut to each row's own length."""
+        device = self.encoder.device
+        mask_BL = mask_BL.to(device)
+        hidden_BLD = self.encoder(input_ids=ids_BL.to(device), attention_mask=mask_BL).last_hidden_state
+        return [hidden[:length] for hidden, length in zip(hidden_BLD, mask_BL.sum(1).tolist(), strict=True)]
+
+
+def clean_text(text: str) -> str:
+    """Repair broken Unicode, undo HTML escapes (twice, they nest) and make every white space one blank."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def load_text_encoder(path: Path, tokenizer: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Load encoder and tokenizer, frozen; raises ``WeightsError``."""
+    return TextEncoder(load_umt5(path, device=device, dtype=dtype), load_tokenizer(tokenizer)).eval()
+
+
+def load_umt5(path: Path, *, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
+    """Load the encoder from a file or folder of any layout, frozen; raises ``WeightsError``."""
+    with open_checkpoint(path) as checkpoint:
+        found = expect(checkpoint, "umt5", component="t5")
+        encoder = empty_umt5(TextFacts.of(found))
+        prefixes = (*PREFIXES, "encoder.") if found.original_names else PREFIXES
+        load_into(
+            encoder,
+            checkpoint,
+            keys=UMT5,
+            device=device,
+            dtype=dtype,
+            prefixes=prefixes,
+            ignore=("spiece_model", r"decoder\..*", "lm_head.weight"),
+        )
+    encoder.eval().requires_grad_(False)
+    return encoder
+
+
+def empty_umt5(facts: TextFacts) -> UMT5EncoderModel:
+    """Build transformers' encoder on the meta device; its eager attention gives the reference's numbers bit for bit."""
+    config = UMT5Config(
+        vocab_size=facts.vocabulary,
+        d_model=facts.dim,
+        d_kv=facts.head_dim,
+        d_ff=facts.ffn_dim,
+        num_heads=facts.num_heads,
+        num_layers=facts.num_layers,
+        relative_attention_num_buckets=facts.num_buckets,
+        relative_attention_max_distance=128,
+        layer_norm_epsilon=1e-6,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+    )
+    with init_empty_weights():
+        encoder = UMT5EncoderModel(config)
+    encoder.set_attn_implementation("eager")
+    # On the meta device every parameter is registered anew, which unties the embedding.
+    encoder.set_input_embeddings(encoder.shared)
+    return encoder
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder, or from its ``tokenizer.json``.
+
+    Raises:
+        WeightsError: There is no tokenizer, or it has no padding token.
+    """
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        if path.is_file():
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), pad_token="<pad>", eos_token="</s>")
+        elif (path / "tokenizer.json").is_file():
+            # The generic class takes the file as it is; a class of a model may rebuild it, with other ids.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        problem = Issue(shown(path), f"holds no tokenizer ({type(error).__name__})", "choose it with tokenizer=...")
+        raise WeightsError("tokenizer cannot be read", [problem]) from error
+    tokenizer.padding_side = "right"
+    return tokenizer

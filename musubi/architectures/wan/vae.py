@@ -1,0 +1,86 @@
+"""Wan 2.1's VAE on diffusers' class.
+
+Shape suffixes: B batch, C channels, F frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from torch import Tensor
+
+from musubi.architectures.wan.facts import VaeFacts
+from musubi.architectures.wan.fit import expect
+from musubi.architectures.wan.keys import vae_keys
+from musubi.weights.checkpoint import open_checkpoint
+from musubi.weights.load import load_into
+
+
+def load_vae(path: Path, *, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
+    """Load the VAE from a file or folder of any layout, frozen; raises ``WeightsError``."""
+    with open_checkpoint(path) as checkpoint:
+        found = expect(checkpoint, "vae", component="vae")
+        facts = VaeFacts.of(checkpoint, found)
+        vae = empty_vae(facts)
+        keys = vae_keys(num_stages=len(facts.dim_mult), num_res_blocks=facts.num_res_blocks)
+        load_into(vae, checkpoint, keys=keys, device=device, dtype=dtype)
+    vae.eval().requires_grad_(False)
+    return vae
+
+
+def empty_vae(facts: VaeFacts) -> AutoencoderKLWan:
+    """Build diffusers' VAE on the meta device."""
+    with init_empty_weights():
+        vae: AutoencoderKLWan = AutoencoderKLWan(
+            base_dim=facts.base_dim,
+            z_dim=facts.z_dim,
+            dim_mult=list(facts.dim_mult),
+            num_res_blocks=facts.num_res_blocks,
+            temperal_downsample=list(facts.temporal_downsample),
+            latents_mean=list(facts.latents_mean),
+            latents_std=list(facts.latents_std),
+        )
+    return vae
+
+
+@torch.no_grad()
+def encode_pixels(vae: AutoencoderKLWan, pixels_FHWC: Tensor) -> Tensor:
+    """Return the latents (C, F, H, W) of uint8 pixels: the posterior's mean, normalised, in the VAE's type."""
+    scaled = pixels_FHWC.to(vae.device, torch.float32) / 127.5 - 1.0
+    return encode_video(vae, scaled.permute(3, 0, 1, 2)[None])[0]
+
+
+@torch.no_grad()
+def encode_video(vae: AutoencoderKLWan, video_BCFHW: Tensor) -> Tensor:
+    """Return the normalised latents of a video in [-1, 1]."""
+    mean, inverse_std = _statistics(vae)
+    posterior = vae.encode(video_BCFHW.to(vae.device, vae.dtype), return_dict=False)[0]
+    # Multiplying by 1 / std, not dividing by std, is what the published caches and samplers do, to the last bit.
+    latents: Tensor = (posterior.mode().float() - mean) * inverse_std
+    return latents.to(vae.dtype)
+
+
+@torch.no_grad()
+def decode_latents(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Tensor:
+    """Return frames of shape (B, F, H, W, 3) as float32 in [0, 1], one video at a time."""
+    videos = [decode_video(vae, latents[None])[0] for latents in latents_BCFHW]
+    return torch.stack([(video.permute(1, 2, 3, 0) + 1.0) / 2.0 for video in videos])
+
+
+@torch.no_grad()
+def decode_video(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Tensor:
+    """Return a video in [-1, 1] of shape (B, 3, F, H, W) as float32."""
+    mean, inverse_std = _statistics(vae)
+    latents = latents_BCFHW.to(vae.device, torch.float32) / inverse_std + mean
+    video: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    return video.float().clamp(-1.0, 1.0)
+
+
+def _statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
+    """Return mean and 1 / std of the latents' channels, shaped to broadcast."""
+    mean = torch.tensor(vae.config["latents_mean"], dtype=torch.float32, device=vae.device)
+    std = torch.tensor(vae.config["latents_std"], dtype=torch.float32, device=vae.device)
+    return mean.view(1, -1, 1, 1, 1), (1.0 / std).view(1, -1, 1, 1, 1)

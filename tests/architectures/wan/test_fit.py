@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from musubi.architecture import Expert
+from musubi.architectures.wan.spec import Wan
+from musubi.core.errors import WeightsError
+from musubi.testing.checkpoints import tiny_wan
+from tests.architectures.wan import published
+from tests.architectures.wan.fakes import write_sparse
+
+CPU = torch.device("cpu")
+
+
+def _refusal(wan: Wan) -> str:
+    with pytest.raises(WeightsError) as caught:
+        wan.denoiser().empty(Expert())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wan", "size"), [(Wan.t2v_1_3b(), published.SMALL), (Wan.t2v_14b(), published.LARGE)], ids=["1.3B", "14B"]
+)
+def test_a_published_file_fits_its_task(wan: Wan, size: published.Size, tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "dit.safetensors", published.transformer(size))
+
+    model = wan.with_weights(dit=path).denoiser().empty(Expert())
+
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1.4e9
+
+
+def test_the_other_size_is_refused_naming_task_file_and_size(tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "small.safetensors", published.transformer(published.SMALL))
+
+    message = _refusal(Wan.t2v_14b().with_weights(dit=path))
+
+    assert "small.safetensors" in message
+    assert "is Wan 2.1 T2V 1.3B (width 1536)" in message
+    assert "the task 't2v_14b' needs Wan 2.1 T2V 14B" in message
+    assert "use Wan.t2v_1_3b()" in message
+
+
+@pytest.mark.parametrize(
+    ("shapes", "what"),
+    [
+        (published.transformer(published.LARGE, inputs=36, clip=True), "Wan 2.1 I2V"),
+        (published.transformer(published.LARGE, inputs=36, clip=True, flf=True), "FLF2V"),
+        (published.transformer(published.LARGE, inputs=48, clip=True), "Fun Control"),
+        (published.transformer(published.LARGE, inputs=36), "Wan 2.2 I2V-A14B"),
+        (published.transformer(published.Size(3072, 14336, 30), inputs=48, outputs=48), "TI2V-5B"),
+        ({**published.transformer(published.LARGE), "vace_blocks.0.after_proj.weight": (4, 4)}, "VACE"),
+        ({"double_blocks.0.img_attn_qkv.weight": (9216, 3072)}, "HunyuanVideo"),
+        ({"something.weight": (4, 4)}, "an unknown checkpoint (1 tensors: something.weight)"),
+        (published.umt5(layers=2), "a umT5 encoder"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_anything_else_is_refused_by_its_name(shapes: published.Shapes, what: str, tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "other.safetensors", shapes)
+
+    message = _refusal(Wan.t2v_14b().with_weights(dit=path))
+
+    assert "other.safetensors" in message
+    assert what in message
+
+
+def test_widths_that_nobody_published_fit_every_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = tiny_wan(tmp_path)
+    with caplog.at_level(logging.DEBUG, logger="musubi.architectures.wan.fit"):
+        Wan.t2v_14b().with_weights(**tiny.weights).denoiser().empty(Expert())
+
+    assert "width 64, which no published model has" in caplog.text
+
+
+@pytest.mark.parametrize("component", ["vae", "t5"])
+def test_a_component_in_the_place_of_another_is_refused(component: str, tmp_path: Path) -> None:
+    tiny = tiny_wan(tmp_path)
+
+    with pytest.raises(WeightsError, match=f"wrong weights for '{component}'") as caught:
+        tiny.with_weights(**{component: tiny.weight("dit")}).codec().load(component, device=CPU, dtype=torch.float32)
+
+    assert "is a Wan T2V transformer of width 64, not" in str(caught.value)
+
+
+def test_a_quantised_file_is_refused(tmp_path: Path) -> None:
+    shapes = {**published.transformer(published.SMALL), "scaled_fp8": (2,)}
+    path = write_sparse(tmp_path / "fp8_scaled.safetensors", shapes)
+
+    assert "already quantised" in _refusal(Wan.t2v_1_3b().with_weights(dit=path))
