@@ -10,14 +10,14 @@ import attrs
 import torch
 from torch import nn
 
-from musubi.architecture import Architecture, Denoiser
+from musubi.architecture import Architecture, Denoiser, WeightHook
 from musubi.inference.loras import LoRAUse
 from musubi.memory.policy import (
     FitContext,
     MemoryPolicy,
-    Phase,
     Placement,
     arrange,
+    loading_device,
     placed,
     preparation,
     weight_hook,
@@ -51,15 +51,11 @@ def ready(
         WeightsError: A checkpoint cannot be read, or a LoRA has modules that the model lacks.
     """
     layout, keys = architecture.layout, architecture.keys
-    ordered = arrange(policies, fit_context(architecture))
+    ordered = arrange(policies, FitContext.of(architecture, training=False))
     merge = Merge(tuple((file, use.weight) for use, file in loras if use.merge))
     denoiser = architecture.denoiser()
-    model = denoiser.load(
-        architecture.experts[0],
-        device=torch.device("cpu") if any(policy.phase == Phase.SWAP for policy in ordered) else device,
-        dtype=dtype,
-        prepare=preparation(ordered, keys=keys, layout=layout),
-        on_weight=weight_hook(ordered, keys=keys, layout=layout, before=[merge] if merge.parts else []),
+    model = load_model(
+        architecture, denoiser, ordered, device=device, dtype=dtype, before=[merge] if merge.parts else []
     )
     merge.check()
     with ExitStack() as stack:
@@ -75,7 +71,21 @@ def ready(
         yield Ready(denoiser=denoiser, model=model, adapters=adapters)
 
 
-def fit_context(architecture: Architecture) -> FitContext:
-    """Return what memory policies can know of a pipeline before any weight is loaded."""
-    layout = architecture.layout
-    return FitContext(title=architecture.title, layout=layout, blocks=layout.count, training=False)
+def load_model(
+    architecture: Architecture,
+    denoiser: Denoiser[Any],
+    ordered: Sequence[MemoryPolicy],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    before: Sequence[WeightHook] = (),
+) -> nn.Module:
+    """Load the denoiser's model through what arranged policies do to its weights; ``before`` sees them first."""
+    layout, keys = architecture.layout, architecture.keys
+    return denoiser.load(
+        architecture.experts[0],
+        device=loading_device(ordered, device),
+        dtype=dtype,
+        prepare=preparation(ordered, keys=keys, layout=layout),
+        on_weight=weight_hook(ordered, keys=keys, layout=layout, before=before),
+    )

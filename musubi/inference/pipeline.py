@@ -54,10 +54,8 @@ class Pipeline(Spec, Draws, Generic[A_co]):
 
     def problems(self) -> Iterable[Issue]:
         """Yield what is wrong with the memory policies for this model."""
-        layout = self.model.layout
-        context = FitContext(title=self.model.title, layout=layout, blocks=layout.count, training=False)
         try:
-            arrange(self.memory, context)
+            arrange(self.memory, FitContext.of(self.model, training=False))
         except ConfigError as error:
             yield from error.issues
 

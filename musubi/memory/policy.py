@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from musubi.architecture import Layout, Prepare, WeightHook
+    from musubi.architecture import Architecture, Layout, Prepare, WeightHook
     from musubi.keymap import KeyMap
     from musubi.memory.sizes import Sizes
 
@@ -48,6 +48,12 @@ class FitContext:
     blocks: int | None = None
     training: bool = True
     policies: tuple[MemoryPolicy, ...] = ()
+
+    @classmethod
+    def of(cls, architecture: Architecture, *, training: bool) -> FitContext:
+        """Return what an architecture's facts tell."""
+        layout = architecture.layout
+        return cls(title=architecture.title, layout=layout, blocks=layout.count, training=training)
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ class RunRandom:
         self._cuda = torch.Generator(device).manual_seed(dropout_seed).get_state() if device.type == "cuda" else None
 
     @contextmanager
-    def swapped_in(self) -> Iterator[None]:
+    def swapped_in(self) -> Generator[None]:
         """Let the global generators continue the run's own sequence inside the block, and the caller's after it."""
         cpu, cuda = torch.get_rng_state(), self._get_cuda()
         torch.set_rng_state(self._cpu)

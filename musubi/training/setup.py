@@ -13,9 +13,10 @@ from torch import nn
 
 from musubi.architecture import Architecture, Denoiser
 from musubi.cache.loader import Loader
-from musubi.inference.denoising import Ready
+from musubi.inference.denoising import Ready, load_model
 from musubi.inference.media import Image, Video
-from musubi.memory.policy import Placement, arrange, loading_device, placed, preparation, weight_hook
+from musubi.inference.session import pick_dtype
+from musubi.memory.policy import FitContext, Placement, arrange, placed
 from musubi.networks.adapters import AdapterSet
 from musubi.training.objective import Objective
 from musubi.training.rng import RunRandom
@@ -47,13 +48,14 @@ class Setup:
         adapters, placement policies, optimiser.
         """
         accelerator = Accelerator(gradient_accumulation_steps=trainer.accumulate, cpu=trainer.device == "cpu")
-        device, dtype = accelerator.device, _dtype(trainer, accelerator.device)
+        device, dtype = accelerator.device, pick_dtype(trainer.precision, accelerator.device)
         loader = trainer.cache.loader(
             seed=trainer.seed, rank=accelerator.process_index, world=accelerator.num_processes
         )
         sampling = Sampling.prepare(trainer, device=device, dtype=dtype)
         denoiser = trainer.model.denoiser()
-        model = _load(trainer, denoiser, device, dtype)
+        policies = arrange(trainer.memory, FitContext.of(trainer.model, training=True))
+        model = load_model(trainer.model, denoiser, policies, device=device, dtype=dtype)
         adapters = AdapterSet.create(
             trainer.network,
             model,
@@ -65,7 +67,7 @@ class Setup:
         placement = Placement(
             title=trainer.model.title, layout=trainer.model.layout, device=device, dtype=dtype, training=True
         )
-        stack.enter_context(placed(model, arrange(trainer.memory, trainer.fit_context), placement))
+        stack.enter_context(placed(model, policies, placement))
         optimizer = trainer.optimizer.build(list(adapters.parameters()))
         return cls(
             accelerator=accelerator,
@@ -91,22 +93,3 @@ class Setup:
         """Draw what the trainer asks for with the weights as they are now."""
         loaded = Ready(denoiser=self.denoiser, model=self.model, adapters=(self.adapters,))
         return self.sampling.draw(loaded, device=self.accelerator.device, dtype=self.dtype)
-
-
-def _dtype(trainer: Trainer[Architecture], device: torch.device) -> torch.dtype:
-    default = "float32" if device.type == "cpu" else "bfloat16"
-    return torch.bfloat16 if (trainer.precision or default) == "bfloat16" else torch.float32
-
-
-def _load(
-    trainer: Trainer[Architecture], denoiser: Denoiser[Any], device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    keys, layout = trainer.model.keys, trainer.model.layout
-    policies = arrange(trainer.memory, trainer.fit_context)
-    return denoiser.load(
-        trainer.model.experts[0],
-        device=loading_device(policies, device),
-        dtype=dtype,
-        prepare=preparation(policies, keys=keys, layout=layout),
-        on_weight=weight_hook(policies, keys=keys, layout=layout),
-    )

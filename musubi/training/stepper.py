@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -171,6 +171,6 @@ def _average_gradients(setup: Setup, parameters: list[torch.nn.Parameter]) -> No
         return
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in gradients])
-    mean = setup.accelerator.reduce(flat, "mean")
+    mean = cast(Tensor, setup.accelerator.reduce(flat, "mean"))
     for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -78,14 +78,9 @@ class Trainer(Spec, Generic[A_co]):
             yield Issue("name", f"must be a plain file name, got {self.name!r}", "folders go into output")
         if self.cache.model.name != self.model.name:
             yield Issue("cache.model", f"is {self.cache.model.name}, but the trainer's model is {self.model.name}")
-        yield from _issues_of(lambda: arrange(self.memory, self.fit_context))
+        yield from _issues_of(partial(arrange, self.memory, FitContext.of(self.model, training=True)))
         for i, request in enumerate(self.samples):
             yield from (issue.under(f"samples[{i}]") for issue in _issues_of(partial(request.job, self.model)))
-
-    @property
-    def fit_context(self) -> FitContext:
-        """What the memory policies can know before any weight is loaded."""
-        return FitContext(title=self.model.title, layout=self.model.layout, blocks=self.model.layout.count)
 
     def with_network(self, network: Network) -> Self:
         """Return a trainer of another network."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from musubi import BlockSwap, FP8Scaled, GradientCheckpointing
+from musubi import BlockSwap, FP8Scaled, GradientCheckpointing, Wan
 from musubi.architecture import Layout, WeightHook
 from musubi.core.errors import ConfigError
 from musubi.core.spec import Spec
@@ -168,3 +168,9 @@ def test_blocks_come_in_the_order_of_their_lists() -> None:
     blocks = blocks_of(model, Layout(blocks=("wide", "narrow"), adapters=()))
 
     assert [type(block) for block in blocks] == [nn.Identity, nn.Identity, nn.Linear]
+
+
+def test_policies_learn_how_many_blocks_a_published_model_has() -> None:
+    context = FitContext.of(Wan.t2v_14b(), training=False)
+
+    assert (context.title, context.blocks, context.training) == ("Wan 2.1 T2V 14B", 40, False)
