@@ -55,7 +55,7 @@ def test_the_promised_code_trains_and_generates(
     exec(words_of(section_7.first), names)
     exec(words_of(section_7.second, begin="video = (", end="hub.push"), names)
 
-    assert "48x48x9" in capsys.readouterr().out
+    assert "48x64x9" in capsys.readouterr().out
     assert (tmp_path / "clay_style.safetensors").is_file()
     with av.open(str(tmp_path / "fox.mp4")) as film:
         stream = film.streams.video[0]
