@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -59,5 +60,6 @@ def test_the_promised_code_trains_and_generates(
     assert (tmp_path / "clay_style.safetensors").is_file()
     with av.open(str(tmp_path / "fox.mp4")) as film:
         stream = film.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (64, 48, 16)
+        assert (stream.width, stream.height) == (64, 48)
+        assert stream.average_rate == Fraction(16)
         assert len(list(film.decode(stream))) == 9

@@ -145,12 +145,12 @@ class Run:
         path = trainer.output / f"{trainer.name}{suffix}.safetensors"
         if setup.accelerator.is_main_process:
             setup.adapters.to_file(facts).save(path)
+        setup.accelerator.wait_for_everyone()
         return Saved(step=stepper.step, path=path, what="lora")
 
     def _save_state(self, stepper: Stepper, suffix: str) -> Saved:
         trainer = self._trainer
-        self._state = stepper.state().save(trainer.output / f"{trainer.name}{suffix}-state")
-        stepper.saved_step = stepper.step
+        self._state = stepper.save(trainer.output / f"{trainer.name}{suffix}-state")
         return Saved(step=stepper.step, path=self._state, what="state")
 
     def _sample(self, setup: Setup, stepper: Stepper) -> Generator[Event, None, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -92,6 +93,14 @@ class Stepper:
             losses=self.losses,
             rates=self.rates,
         )
+
+    def save(self, folder: Path) -> Path:
+        """Let the main process write the state after the last whole step; all wait until it is there."""
+        if self._setup.accelerator.is_main_process:
+            self.state().save(folder)
+        self._setup.accelerator.wait_for_everyone()
+        self.saved_step = self.step
+        return folder
 
     def close(self) -> None:
         """Stop reading ahead."""
