@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import attrs
 
-Reason = Literal["completed", "cancelled"]
+Reason = Literal["completed", "cancelled", "failed"]
 
 
 class Media(Protocol):
@@ -53,7 +53,7 @@ class Started(Event):
 
 @attrs.frozen(kw_only=True)
 class StepEnded(Event):
-    """One optimiser step was taken; ``loss`` is the mean over the step's items, ``step`` counts from 1."""
+    """One optimiser step was taken; ``step`` counts from 1, ``epoch`` from 0, ``loss`` is the mean over its batches."""
 
     step: int
     total: int
@@ -86,7 +86,7 @@ class Sampled(Event):
 
 @attrs.frozen(kw_only=True)
 class Finished(Event):
-    """The run is over and everything is saved."""
+    """The run is over and everything is saved; ``failed`` is heard by callbacks only, before the error goes on."""
 
     step: int
     reason: Reason

@@ -77,6 +77,8 @@ class MemoryPolicy(Spec, ABC):
 
     family: ClassVar[str] = "memory"
     phase: ClassVar[Phase]
+    changes_weights: ClassVar[bool] = False
+    """Whether the base weights are other numbers with this policy, so that a run cannot go on exactly without it."""
     loads_on_host: ClassVar[bool] = False
     """Whether the model has to be loaded into host memory, because ``place`` decides what goes to the device."""
 

@@ -38,6 +38,7 @@ class FP8Scaled(MemoryPolicy):
     """
 
     kind: ClassVar[str] = "fp8_scaled"
+    changes_weights: ClassVar[bool] = True
     phase: ClassVar[Phase] = Phase.QUANTISE
 
     mode: Literal["block", "channel", "tensor"] = field(default="block", check=one_of("block", "channel", "tensor"))

@@ -31,10 +31,15 @@ class ProgressBar:
                 tqdm.write(message)
             case Progress(task="sampling") if self._bar is not None:
                 self._bar.set_description("sampling" if event.done < event.total else "training")
-            case Finished() if self._bar is not None:
-                self._bar.close()
+            case Finished():
+                self.close()
             case _:
                 pass
+
+    def close(self) -> None:
+        """Leave the bar as it stands, also when the run ended by an error."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class TrackerCallback:

@@ -12,7 +12,8 @@ from typing import Any
 
 import musubi
 from musubi.architecture import Architecture
-from musubi.cache.loader import Loader
+from musubi.memory.device import pick_device, pick_dtype
+from musubi.training.setup import Setup
 from musubi.training.stepper import Stepper
 from musubi.training.trainer import Trainer
 
@@ -25,6 +26,8 @@ def settings(trainer: Trainer[Architecture]) -> dict[str, Any]:
     """Return the trainer's values that decide the sequence of steps: what a resumed run must agree on."""
     values = trainer.to_dict()
     values["model"] = {**values["model"], "weights": weight_names(trainer.model)}
+    values["precision"] = str(pick_dtype(trainer.precision, pick_device(trainer.device))).removeprefix("torch.")
+    values["weights_changed_by"] = [policy.to_dict() for policy in trainer.memory if policy.changes_weights]
     return {name: value for name, value in values.items() if name not in _MAY_CHANGE}
 
 
@@ -33,8 +36,9 @@ def weight_names(model: Architecture) -> dict[str, str]:
     return {component: ref.name for component, ref in model.weights.items()}
 
 
-def metadata(trainer: Trainer[Architecture], loader: Loader, stepper: Stepper) -> dict[str, str]:
+def metadata(trainer: Trainer[Architecture], setup: Setup, stepper: Stepper) -> dict[str, str]:
     """Return the metadata of a LoRA saved now."""
+    loader = setup.loader
     now = datetime.now().astimezone()
     epochs = -(-trainer.steps * trainer.accumulate // max(1, len(loader)))
     facts: Mapping[str, object] = {
@@ -44,7 +48,7 @@ def metadata(trainer: Trainer[Architecture], loader: Loader, stepper: Stepper) -
         "ss_network_alpha": trainer.network.alpha if trainer.network.alpha is not None else trainer.network.rank,
         "ss_training_finished_at": now.timestamp(),
         "ss_output_name": trainer.name,
-        "ss_learning_rate": stepper.rates[0] if stepper.rates else None,
+        "ss_learning_rate": setup.base_rates[0],
         "ss_num_train_items": loader.items,
         "ss_num_batches_per_epoch": len(loader),
         "ss_num_epochs": epochs,
@@ -53,7 +57,7 @@ def metadata(trainer: Trainer[Architecture], loader: Loader, stepper: Stepper) -
         "ss_lr_scheduler": trainer.schedule.kind,
         "ss_optimizer": repr(trainer.optimizer),
         "ss_max_grad_norm": trainer.max_grad_norm,
-        "ss_mixed_precision": trainer.precision,
+        "ss_mixed_precision": settings(trainer)["precision"],
         "ss_seed": trainer.seed,
         "ss_timestep_sampling": (trainer.timesteps or trainer.model.timesteps).kind,
         "ss_weighting_scheme": trainer.weighting.kind,

@@ -32,6 +32,7 @@ def loss_figure(losses: Sequence[float], rates: Sequence[float]) -> Figure:
     below.plot(steps, rates, color="tab:orange")
     below.set_ylabel("learning rate")
     below.set_xlabel("step")
+    below.locator_params(axis="x", integer=True)
     return figure
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
 import attrs
 import torch
+from torch import Tensor
 
 from musubi.architecture import Architecture
+from musubi.core.control import CancelToken
 from musubi.inference.decoding import decode, load_decoder, media
 from musubi.inference.denoising import Ready
 from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image, Video
 from musubi.inference.prompts import Prompts, encode_prompts
-from musubi.inference.request import Job
+from musubi.inference.request import Job, Request
 from musubi.training.trainer import Trainer
 
 
@@ -26,7 +32,7 @@ class Sampling:
     @classmethod
     def prepare(cls, trainer: Trainer[Architecture], *, device: torch.device, dtype: torch.dtype) -> Sampling:
         """Encode all prompts, with the text encoders freed again before the denoiser is loaded."""
-        jobs = tuple(request.job(trainer.model) for request in trainer.samples)
+        jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in trainer.samples)
         texts = [text for job in jobs for text in job.texts]
         return cls(
             model=trainer.model,
@@ -34,14 +40,47 @@ class Sampling:
             prompts=encode_prompts(trainer.model, texts, device=device, dtype=dtype) if texts else Prompts({}),
         )
 
-    def draw(self, loaded: Ready, *, device: torch.device, dtype: torch.dtype) -> tuple[Image | Video, ...]:
-        """Draw every job with the model as it is now; the decoder is loaded for the while."""
-        latents = [
-            draw_job(self.model, loaded, self.prompts, job, sampler=None, device=device, dtype=dtype)
-            for job in self.jobs
-        ]
+    def draw(
+        self,
+        loaded: Ready,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        cancel: CancelToken,
+        on_step: Callable[[int, int], None],
+    ) -> tuple[Image | Video, ...]:
+        """Draw every job with the model as it is now; the decoder is loaded for the while.
+
+        Raises:
+            SamplingCancelledError: ``cancel`` was set.
+        """
+        latents: list[Tensor] = []
+        for job in self.jobs:
+            drawn = draw_job(
+                self.model,
+                loaded,
+                self.prompts,
+                job,
+                sampler=None,
+                device=device,
+                dtype=dtype,
+                on_step=partial(self._count, len(latents), on_step),
+                cancel=cancel,
+            )
+            latents.append(drawn)
         decoder = load_decoder(self.model, device=device)
         return tuple(
             media(decode(self.model, decoder, latent)[0], fps=job.fps, metadata=job.metadata)
             for job, latent in zip(self.jobs, latents, strict=True)
         )
+
+    def _count(self, drawn: int, on_step: Callable[[int, int], None], done: int, _: Tensor) -> None:
+        before = sum(job.steps for job in self.jobs[:drawn])
+        on_step(before + done, sum(job.steps for job in self.jobs))
+
+
+def _in_training_size(request: Request, trainer: Trainer[Architecture]) -> Request:
+    """Return the request with what it leaves open taken from the commonest bucket of the cache."""
+    kinds = Counter((cached.item.bucket, cached.item.window.count) for cached in trainer.cache.items())
+    size, frames = kinds.most_common(1)[0][0]
+    return request.replace(size=request.size or size, frames=request.frames or frames)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,22 @@ from musubi.core.errors import ConfigError, Issue, shown
 
 FORMAT = 1
 _PROGRESS, _ADAPTER, _OPTIMIZER, _HISTORY = "run.json", "adapter.safetensors", "optimizer.pt", "history.safetensors"
+
+_UNFINISHED, _REPLACED = ".tmp", ".old"
+
+_HINT = "give the -state folder of an earlier run, or start without resume"
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+"""What reading files of another kind, or parts of files, provokes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,13 +62,14 @@ class RunState:
 
     def save(self, folder: Path) -> Path:
         """Write the state beside ``folder``, then put it in place in one step."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            self._write(temporary)
-            _put_in_place(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with atomic.writing(folder):
+            temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}{_UNFINISHED}")
+            temporary.mkdir(parents=True)
+            try:
+                self._write(temporary)
+                _put_in_place(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def _write(self, folder: Path) -> None:
@@ -65,10 +85,14 @@ class RunState:
             "position": attrs.asdict(self.position),
             "settings": self.settings,
             "data": self.data,
+            "saved_at": time.time(),
         }
         (folder / _PROGRESS).write_text(json.dumps(progress, indent=2, ensure_ascii=False), encoding="utf-8")
+        ordinary = (folder / _PROGRESS).stat().st_mode  # safetensors narrows its files to their owner
         for file in folder.iterdir():
+            file.chmod(ordinary)
             atomic.sync_file(file)
+        atomic.sync_folder(folder)
 
     @classmethod
     def load(cls, folder: Path) -> RunState:
@@ -81,26 +105,28 @@ class RunState:
             progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
             history = load_file(folder / _HISTORY)
             adapter = load_file(folder / _ADAPTER)
-            optimizer = torch.load(folder / _OPTIMIZER, weights_only=True)
-        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-            hint = "give the -state folder of an earlier run, or start without resume"
-            raise ConfigError("cannot resume", [Issue(shown(folder), _first_line(error), hint)]) from error
-        if progress.get("format") != FORMAT:
-            raise ConfigError("cannot resume", [Issue(shown(folder), "was written by another version")])
-        return cls(
-            step=progress["step"],
-            position=Position(**progress["position"]),
-            settings=progress["settings"],
-            data=progress["data"],
-            adapter=adapter,
-            optimizer=optimizer,
-            generators={n.removeprefix("generator."): t for n, t in history.items() if n.startswith("generator.")},
-            losses=tuple(history["losses"].tolist()),
-            rates=tuple(history["rates"].tolist()),
-        )
+            optimizer = torch.load(folder / _OPTIMIZER, weights_only=True, map_location="cpu")
+            if progress.get("format") != FORMAT:
+                raise ConfigError("cannot resume", [Issue(shown(folder), "was written by another version", _HINT)])
+            return cls(
+                step=progress["step"],
+                position=Position(**progress["position"]),
+                settings=progress["settings"],
+                data=progress["data"],
+                adapter=adapter,
+                optimizer=optimizer,
+                generators={n.removeprefix("generator."): t for n, t in history.items() if n.startswith("generator.")},
+                losses=tuple(history["losses"].tolist()),
+                rates=tuple(history["rates"].tolist()),
+            )
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ConfigError("cannot resume", [Issue(shown(folder), "holds no complete state", _HINT)]) from error
+        except _DAMAGED as error:
+            message = f"is damaged ({_first_line(error)})"
+            raise ConfigError("cannot resume", [Issue(shown(folder), message, _HINT)]) from error
 
-    def check(self, settings: Mapping[str, Any], data: str) -> None:
-        """Make sure that this state belongs to a trainer of these settings and a cache of this content."""
+    def check(self, settings: Mapping[str, Any], data: str, *, steps: int) -> None:
+        """Make sure that this state belongs to a trainer of these settings and steps and a cache of this content."""
         changed = [
             Issue(key, f"was {self.settings.get(key)!r} when the state was saved, is {settings.get(key)!r}")
             for key in sorted({*self.settings, *settings})
@@ -108,30 +134,43 @@ class RunState:
         ]
         if self.data != data:
             changed.append(Issue("cache", "its content changed since the state was saved"))
+        if self.step > steps:
+            changed.append(Issue("steps", f"the state is at step {self.step} already, asked for {steps}"))
         if changed:
             raise ConfigError("cannot resume: the run would not be the same", changed)
 
 
-def latest(output: Path, name: str) -> Path:
-    """Return the state folder of the highest step that a run of this name left in ``output``.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    found = [(_step_of(folder), folder) for folder in output.glob(f"{name}*-state") if (folder / _PROGRESS).is_file()]
-    if not found:
-        raise ConfigError("cannot resume", [Issue(shown(output), f"holds no state of a run called {name!r}")])
-    return max(found, key=lambda pair: pair[0])[1]
+def latest(output: Path, name: str) -> Path | None:
+    """Return the state folder that a run of this name saved last in ``output``, or None."""
+    pattern = re.compile(re.escape(name) + r"(-step\d{8,})?-state")
+    folders = [folder for folder in output.iterdir() if pattern.fullmatch(folder.name)] if output.is_dir() else []
+    times = {folder: found for folder in folders if (found := _saved_at(folder)) is not None}
+    return max(times, key=times.__getitem__, default=None)
 
 
-def _step_of(folder: Path) -> int:
-    step: int = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))["step"]
-    return step
+def tidy(output: Path, name: str) -> None:
+    """Finish or remove what a save that was killed left behind: a state is either there or not."""
+    if not output.is_dir():
+        return
+    for aside in output.glob(f".*{_REPLACED}"):
+        folder = output / aside.name.removeprefix(".").removesuffix(_REPLACED)
+        if not folder.exists() and folder.name.startswith(name):
+            aside.rename(folder)
+    for unfinished in output.glob(f".*-state.*{_UNFINISHED}"):
+        if unfinished.name.startswith(f".{name}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _saved_at(folder: Path) -> float | None:
+    try:
+        return float(json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))["saved_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename over an older state of the same name; the older one is moved aside first and removed last."""
-    aside = folder.with_name(f".{folder.name}.old")
+    aside = folder.with_name(f".{folder.name}{_REPLACED}")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         folder.rename(aside)
@@ -141,4 +180,4 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from musubi.architecture import Architecture
 from musubi.batch import Batch
 from musubi.cache.loader import Position
-from musubi.core.errors import RunError
+from musubi.core.errors import ConfigError, Issue, RunError
 from musubi.core.events import StepEnded
 from musubi.training.objective import Measured
 from musubi.training.setup import Setup
 from musubi.training.state import RunState
 from musubi.training.trainer import Trainer
+
+_NOT_FINITE = "look at these items in the cache (cache.verify()); a lower learning rate or float32 may help"
+_MEMORY = "smaller resolution or batch for this bucket, GradientCheckpointing(), FP8Scaled() or more BlockSwap"
 
 
 class Stepper:
@@ -62,13 +64,18 @@ class Stepper:
         Raises:
             RunError: The loss or the gradient is not finite, or the device has no memory left.
         """
-        setup, trainer = self._setup, self._trainer
+        seen: list[tuple[Batch, Measured]] = []
+        try:
+            return self._advance(seen)
+        except torch.OutOfMemoryError as error:
+            raise self._error("out of device memory", seen, _MEMORY) from error
+
+    def _advance(self, seen: list[tuple[Batch, Measured]]) -> StepEnded:
+        setup, epoch, position = self._setup, self.position.epoch, self.position
         self._random_before = setup.random.state()
         rate = self._set_rate()
-        seen: list[tuple[Batch, Measured]] = []
-        position = self.position
         with setup.random.swapped_in():
-            for _ in range(trainer.accumulate):
+            for _ in range(self._trainer.accumulate):
                 position, batch = next(self._batches)
                 seen.append((batch, self._backward(batch)))
         norm = self._update(seen)
@@ -77,7 +84,7 @@ class Stepper:
         self._rates.append(rate)
         self.whole = True
         self._random_before = setup.random.state()
-        return self._ended(seen, rate, norm)
+        return self._ended(seen, epoch, rate, norm)
 
     def state(self) -> RunState:
         """Return the state after the last whole step."""
@@ -96,9 +103,9 @@ class Stepper:
 
     def save(self, folder: Path) -> Path:
         """Let the main process write the state after the last whole step; all wait until it is there."""
-        if self._setup.accelerator.is_main_process:
+        if self._setup.processes.leads:
             self.state().save(folder)
-        self._setup.accelerator.wait_for_everyone()
+        self._setup.processes.wait()
         self.saved_step = self.step
         return folder
 
@@ -108,9 +115,13 @@ class Stepper:
 
     def _restore(self, resumed: RunState) -> None:
         setup = self._setup
-        setup.adapters.load_state_dict(dict(resumed.adapter))
-        setup.optimizer.load_state_dict(dict(resumed.optimizer))
-        setup.random.restore(resumed.generators)
+        try:
+            setup.adapters.load_state_dict(dict(resumed.adapter))
+            setup.optimizer.load_state_dict(dict(resumed.optimizer))
+            setup.random.restore(resumed.generators)
+        except (RuntimeError, ValueError, KeyError) as error:
+            message = f"does not fit this network: {(str(error).splitlines() or [''])[0]}"
+            raise ConfigError("cannot resume", [Issue("state", message)]) from error
         self.step, self.position = resumed.step, resumed.position
         self._losses, self._rates = list(resumed.losses), list(resumed.rates)
 
@@ -124,42 +135,48 @@ class Stepper:
         setup = self._setup
         try:
             measured = setup.objective.measure(
-                setup.model, batch.to(str(setup.accelerator.device)), generator=setup.random.noise
+                setup.model, batch.to(str(setup.processes.device)), generator=setup.random.noise
             )
             if not torch.isfinite(measured.loss):
-                raise self._error("the loss is not finite", [(batch, measured)])
-            setup.accelerator.backward(measured.loss)
+                raise self._error("the loss is not finite", [(batch, measured)], _NOT_FINITE)
+            (measured.loss / self._trainer.accumulate).backward()
         except torch.OutOfMemoryError as error:
-            hint = "smaller resolution or batch for this bucket, GradientCheckpointing(), FP8Scaled() or more BlockSwap"
-            raise RunError(
-                "out of device memory", step=self.step + 1, items=batch.items, bucket=batch.bucket, hint=hint
-            ) from error
+            message = "out of device memory"
+            raise RunError(message, step=self.step + 1, items=batch.items, bucket=batch.bucket, hint=_MEMORY) from error
+        except RuntimeError as error:  # torch's own, about shapes, types and devices
+            message = f"the model could not compute this batch: {(str(error).splitlines() or [''])[0]}"
+            hint = "if it is about shapes, the cache was built with other encoders: build it with this trainer's model"
+            raise RunError(message, step=self.step + 1, items=batch.items, bucket=batch.bucket, hint=hint) from error
         return measured
 
     def _update(self, seen: list[tuple[Batch, Measured]]) -> float:
         setup = self._setup
         parameters = list(setup.adapters.parameters())
-        _average_gradients(setup, parameters)
+        setup.processes.average([p.grad for p in parameters if p.grad is not None])
         limit = self._trainer.max_grad_norm
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf))
         if not math.isfinite(norm):
-            raise self._error("the gradient is not finite", seen)
+            raise self._error("the gradient is not finite", seen, _NOT_FINITE)
         self.whole = False
         setup.optimizer.step()
         setup.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _error(self, message: str, seen: list[tuple[Batch, Measured]]) -> RunError:
-        items = [item for batch, _ in seen for item in batch.items]
-        sigma = [float(s) for _, measured in seen for s in measured.sigma]
-        hint = "look at these items in the cache (cache.verify()); a lower learning rate or float32 may help"
-        return RunError(message, step=self.step + 1, items=items, bucket=seen[-1][0].bucket, sigma=sigma, hint=hint)
+    def _error(self, message: str, seen: list[tuple[Batch, Measured]], hint: str) -> RunError:
+        return RunError(
+            message,
+            step=self.step + 1,
+            items=[item for batch, _ in seen for item in batch.items],
+            bucket=seen[-1][0].bucket if seen else "",
+            sigma=[float(s) for _, measured in seen for s in measured.sigma],
+            hint=hint,
+        )
 
-    def _ended(self, seen: list[tuple[Batch, Measured]], rate: float, norm: float) -> StepEnded:
+    def _ended(self, seen: list[tuple[Batch, Measured]], epoch: int, rate: float, norm: float) -> StepEnded:
         return StepEnded(
             step=self.step,
             total=self._trainer.steps,
-            epoch=self.position.epoch,
+            epoch=epoch,
             loss=self._losses[-1],
             lr=rate,
             grad_norm=norm,
@@ -172,14 +189,3 @@ class Stepper:
 def _mean_loss(seen: list[tuple[Batch, Measured]]) -> float:
     """Return the mean over micro-batches: what the gradients followed."""
     return sum(float(measured.loss.detach()) for _, measured in seen) / len(seen)
-
-
-def _average_gradients(setup: Setup, parameters: list[torch.nn.Parameter]) -> None:
-    """Average the gradients of all processes in one flat reduction; nothing to do for one process."""
-    if setup.accelerator.num_processes == 1:
-        return
-    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    mean = cast(Tensor, setup.accelerator.reduce(flat, "mean"))
-    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))

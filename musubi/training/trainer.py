@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, Self
@@ -12,9 +14,10 @@ from typing_extensions import TypeVar
 
 from musubi.architecture import Architecture
 from musubi.cache.cache import Cache
+from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError, Issue
 from musubi.core.events import Callback
-from musubi.core.fields import at_least, count, field, one_of, optional
+from musubi.core.fields import as_path, at_least, count, field, one_of, optional
 from musubi.core.spec import Spec
 from musubi.inference.request import Request
 from musubi.memory.policy import FitContext, MemoryPolicy, arrange
@@ -54,7 +57,7 @@ class Trainer(Spec, Generic[A_co]):
     model: A_co
     cache: Cache[A_co]
     steps: int = field(default=1600, check=count())
-    output: Path = attrs.field(default=Path("output"), converter=Path)
+    output: Path = attrs.field(default=Path("output"), converter=as_path)
     name: str = attrs.field(default="lora")
     seed: int = field(default=0, check=count(0))
     network: Network = attrs.field(factory=LoRA)
@@ -74,8 +77,11 @@ class Trainer(Spec, Generic[A_co]):
 
     def problems(self) -> Iterable[Issue]:
         """Yield what does not fit together."""
-        if not self.name or Path(self.name).name != self.name:
-            yield Issue("name", f"must be a plain file name, got {self.name!r}", "folders go into output")
+        if not re.fullmatch(r"\w([\w .+-]*[\w+-])?", self.name):
+            hint = "letters, digits, '_', '-', '+', '.' and blanks between them; folders go into output"
+            yield Issue("name", f"must be a plain file name, got {self.name!r}", hint)
+        if self.sample_every and not self.samples:
+            yield Issue("sample_every", "has nothing to draw", "use with_samples(prompt, every=...)")
         if self.cache.model.name != self.model.name:
             yield Issue("cache.model", f"is {self.cache.model.name}, but the trainer's model is {self.model.name}")
         yield from _issues_of(partial(arrange, self.memory, FitContext.of(self.model, training=True)))
@@ -107,12 +113,15 @@ class Trainer(Spec, Generic[A_co]):
         return self.replace(memory=policies)
 
     def with_checkpoints(self, *, save_every: int | None = None, state_every: int | None = None) -> Self:
-        """Return a trainer that writes the LoRA and its resumable state every so many steps."""
-        return self.replace(save_every=save_every, state_every=state_every)
+        """Return a trainer that writes the LoRA, and its resumable state, every so many steps; None changes nothing."""
+        return self.replace(save_every=save_every or self.save_every, state_every=state_every or self.state_every)
 
-    def with_samples(self, *prompts: Request | str, every: int | None = None) -> Self:
-        """Return a trainer that draws these prompts before the first step, every ``every`` steps and at the end."""
-        asked = tuple(Request(p) if isinstance(p, str) else p for p in prompts)
+    def with_samples(self, *requests: Request | str, every: int | None = None) -> Self:
+        """Return a trainer that draws these before the first step, every ``every`` steps and at the end.
+
+        Size and length that a request leaves open are those of the commonest training bucket.
+        """
+        asked = tuple(Request(r) if isinstance(r, str) else r for r in requests)
         return self.replace(samples=asked, sample_every=every)
 
     def plan(self) -> Plan:
@@ -126,22 +135,30 @@ class Trainer(Spec, Generic[A_co]):
 
         return plan(self)
 
-    def start(self, *, resume: Path | str | None = None, on: Iterable[Callback] = ()) -> Run:
+    def start(
+        self, *, resume: Path | str | None = None, on: Iterable[Callback] = (), cancel: CancelToken | None = None
+    ) -> Run:
         """Return a run: a context manager to iterate over for events.
 
-        ``resume`` is a state folder of an earlier run (``run.state``, ``result.state``), or "latest" for the newest one
-        in ``output``.
+        ``resume`` is a state folder of an earlier run (``run.state``, ``result.state``), "latest" for the one saved
+        last in ``output``, or "auto" for that one if there is one.
 
         Example:
-            >>> for event in trainer.start():  # doctest: +SKIP
-            ...     print(event)
+            >>> with trainer.start() as run:  # doctest: +SKIP
+            ...     for event in run:
+            ...         print(event)
         """
         from musubi.training.run import Run
 
-        return Run(self, resume=resume, on=on)
+        return Run(self, resume=resume, on=on, cancel=cancel)
 
     def run(
-        self, *, resume: Path | str | None = None, on: Iterable[Callback] = (), progress: bool = True
+        self,
+        *,
+        resume: Path | str | None = None,
+        on: Iterable[Callback] = (),
+        cancel: CancelToken | None = None,
+        progress: bool = True,
     ) -> TrainResult:
         """Train to the end with a progress bar and return the result.
 
@@ -152,8 +169,9 @@ class Trainer(Spec, Generic[A_co]):
         """
         from musubi.training.callbacks import ProgressBar
 
-        bar = [ProgressBar()] if progress else []
-        with self.start(resume=resume, on=[*on, *bar]) as run:
+        with ExitStack() as stack:
+            bar = [stack.enter_context(closing(ProgressBar()))] if progress else []
+            run = stack.enter_context(self.start(resume=resume, on=[*on, *bar], cancel=cancel))
             for _ in run:
                 pass
             return run.result

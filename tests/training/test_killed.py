@@ -38,6 +38,7 @@ def test_a_run_killed_between_two_saves_and_resumed_equals_an_undisturbed_one(
 
     assert done.returncode != 0
     assert not (victim.output / "lora.safetensors.tmp").exists()
+    assert newest is not None
     assert RunState.load(newest).step == 3
     assert resumed.losses == undisturbed.losses
     one, other = RunState.load(undisturbed.state), RunState.load(resumed.state)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 import threading
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,10 +15,14 @@ from safetensors.torch import load_file
 from musubi import (
     AdamW,
     Cache,
+    CancelToken,
     ConfigError,
     Constant,
     Event,
     Finished,
+    FP8Scaled,
+    GradientCheckpointing,
+    Pipeline,
     Request,
     RunError,
     Sampled,
@@ -25,6 +33,7 @@ from musubi import (
     Warned,
 )
 from musubi.testing.toy import Toy
+from musubi.training import state
 from musubi.training.run import Run
 from musubi.training.state import RunState
 
@@ -265,3 +274,158 @@ def test_the_lora_files_metadata_holds_no_path(trainer: Trainer[Toy], tmp_path: 
     assert str(tmp_path) not in text
     assert result.lora.metadata["ss_steps"] == "10"
     assert result.lora.metadata["ss_base_model_version"] == "toy"
+
+
+def test_a_cancelled_run_does_not_replace_the_file_of_a_complete_one(trainer: Trainer[Toy]) -> None:
+    complete = trainer.run(progress=False)
+    before = complete.path.read_bytes()
+
+    run = run_until(trainer, 2)
+
+    assert complete.path.read_bytes() == before
+    assert run.result.path.name == "lora-step00000002.safetensors"
+    assert run.state.name == "lora-step00000002-state"
+
+
+def test_a_file_that_will_be_replaced_is_told_before_the_first_step(trainer: Trainer[Toy]) -> None:
+    trainer.run(progress=False)
+
+    first = next(iter(trainer.start()))
+
+    assert isinstance(first, Warned)
+    assert "lora.safetensors exists already" in first.message
+
+
+def test_fewer_steps_than_the_state_has_taken_are_refused(trainer: Trainer[Toy]) -> None:
+    run = run_until(trainer, 4)
+
+    with pytest.raises(ConfigError, match=r"steps: the state is at step 4 already, asked for 3"):
+        trainer.replace(steps=3).run(resume=run.state, progress=False)
+
+
+def test_a_complete_run_that_is_resumed_says_that_nothing_is_left(trainer: Trainer[Toy]) -> None:
+    result = trainer.run(progress=False)
+
+    events = list(trainer.start(resume=result.state))
+
+    assert any("nothing is left" in e.message for e in events if isinstance(e, Warned))
+    assert not any(isinstance(e, StepEnded) for e in events)
+
+
+def test_resume_auto_begins_anew_and_then_goes_on(trainer: Trainer[Toy]) -> None:
+    with trainer.start(resume="auto") as run:
+        for event in run:
+            if isinstance(event, StepEnded) and event.step == 3:
+                run.cancel()
+
+    events = list(trainer.start(resume="auto"))
+
+    assert [e.step for e in events if isinstance(e, StepEnded)] == list(range(4, 11))
+
+
+def test_latest_is_the_state_saved_last_under_this_very_name(trainer: Trainer[Toy]) -> None:
+    trainer.run(progress=False)
+    trainer.replace(name="lora2").run(progress=False)
+
+    shorter = run_until(trainer.replace(seed=8), 3)
+
+    assert state.latest(trainer.output, "lora") == shorter.state
+
+
+def test_policies_that_change_the_weights_cannot_join_or_leave_a_run(trainer: Trainer[Toy]) -> None:
+    run = run_until(trainer, 2)
+
+    with pytest.raises(ConfigError, match="weights_changed_by"):
+        trainer.with_memory(FP8Scaled()).run(resume=run.state, progress=False)
+    assert trainer.with_memory(GradientCheckpointing()).run(resume=run.state, progress=False).steps == 10
+
+
+def test_callbacks_hear_the_end_of_a_run_that_fails(trainer: Trainer[Toy]) -> None:
+    heard: list[Event] = []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, StepEnded) and event.step == 3:
+            raise KeyboardInterrupt
+
+    run = trainer.start(on=[listen])
+    with pytest.raises(KeyboardInterrupt), run:
+        list(run)
+
+    assert heard[-1] == Finished(step=3, reason="failed")
+    assert RunState.load(run.state).step == 3
+
+
+def test_a_run_that_is_over_cannot_be_iterated_again(trainer: Trainer[Toy]) -> None:
+    run = trainer.start()
+    list(run)
+
+    with pytest.raises(ConfigError, match="is over"):
+        list(run)
+
+
+def test_what_another_library_user_set_in_accelerate_does_not_change_a_run(
+    trainer: Trainer[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.state import GradientState
+
+    plain = trainer.run(progress=False)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "5")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    GradientState()._set_sync_gradients(False)
+
+    again = trainer.replace(output=tmp_path / "again").run(progress=False)
+
+    GradientState()._set_sync_gradients(True)
+    assert again.losses == plain.losses
+
+
+def test_two_runs_that_take_turns_are_what_each_is_alone(trainer: Trainer[Toy], tmp_path: Path) -> None:
+    alone = trainer.run(progress=False)
+    one = trainer.replace(output=tmp_path / "one").start()
+    other = trainer.replace(output=tmp_path / "other", accumulate=1, seed=9).start()
+
+    for _ in itertools.zip_longest(one, other):
+        pass
+
+    assert one.result.losses == alone.losses
+
+
+def test_samples_take_the_size_of_the_commonest_training_bucket(trainer: Trainer[Toy]) -> None:
+    trainer = trainer.replace(steps=1).with_samples("picture number 1")
+
+    drawn = next(e for e in trainer.start() if isinstance(e, Sampled))
+
+    common = next(iter(trainer.cache.manifest().buckets))
+    assert drawn.images[0].size == tuple(map(int, common.split("x")))  # type: ignore[attr-defined]
+
+
+def test_samples_during_training_are_the_pipelines_own_pictures(trainer: Trainer[Toy]) -> None:
+    request = Request("picture number 1", size=(32, 32), seed=5)
+    result = trainer.with_samples(request).run(progress=False)
+
+    drawn = Pipeline(model=Toy()).with_lora(result.lora).draw(request)
+
+    with PIL.Image.open(result.samples[-1]) as sampled:
+        assert (np.asarray(sampled) == drawn.to_numpy()).all()
+
+
+def test_a_cancelled_run_draws_no_more_samples(trainer: Trainer[Toy]) -> None:
+    token = CancelToken()
+    token.cancel()
+
+    events = list(trainer.with_samples("picture number 1").start(cancel=token))
+
+    assert not any(isinstance(e, Sampled | StepEnded) for e in events)
+    assert events[-1] == Finished(step=0, reason="cancelled")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_files_have_the_users_ordinary_permissions(trainer: Trainer[Toy], tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+
+    result = trainer.run(progress=False)
+
+    written = [result.path, *result.state.iterdir()]
+    assert {path.stat().st_mode for path in written} == {ordinary.stat().st_mode}
