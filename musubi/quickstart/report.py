@@ -14,15 +14,14 @@ from musubi.quickstart.shapes import Jitter
 def write_report(made: Demo, out: Path) -> tuple[Path, ...]:
     """Write ``loss.png`` and ``before_after.png`` to ``out`` and return all files worth opening."""
     comparison = made.comparison
-    with atomic.replacing(out / "loss.png") as temporary:
-        made.result.plot_loss().savefig(temporary, format="png", dpi=110)
-    shown = len(comparison.prompts)
     picture = before_after(
         out / "before_after.png",
         prompts=comparison.prompts,
-        before=comparison.before[:shown],
-        after=comparison.after[:shown],
+        before=comparison.before,
+        after=comparison.after,
         example=concept.picture(concept.scenes(count=1)[0], Jitter()),
         score=str(comparison),
     )
+    with atomic.replacing(out / "loss.png") as temporary:
+        made.result.plot_loss().savefig(temporary, format="png", dpi=110)
     return picture, out / "loss.png", made.result.path, out / "samples"

@@ -2,81 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import numpy as np
 
-from musubi import WanPipeline
-from musubi.inference.media import Image, Video
+from musubi import Image, Video, WanPipeline
 from musubi.quickstart import concept
-from musubi.quickstart.classifier import CLASSES, load_classifier, probabilities
+from musubi.quickstart.classifier import load_classifier, share_recognised
 from musubi.quickstart.shapes import FRAMES, SIZE, Pixels
 
-_STEPS, _GUIDANCE, _DRAWS = 20, 4.0, 2
+NEW = tuple(f"a big {concept.NAME} on a {colour} background" for colour in ("blue", "green", "yellow", "purple"))
+KNOWN = "a big red house on a blue background"
+CLIP = f"a {concept.NAME} moves to the right on a blue background"
+_DRAWS = 4
 
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """Pictures of the same prompts and seeds without and with the LoRA, and how often each shows the creature."""
+    """What the same prompts and seeds give without and with the LoRA.
+
+    ``before`` and ``after`` hold a picture of each of ``prompts``; the scores are shares, from 0 to 1, of all samples
+    of the creature in which a small shape classifier, which knows it as one of its classes, sees the creature.
+    """
 
     prompts: tuple[str, ...]
     before: tuple[Pixels, ...] = attrs.field(repr=False)
     after: tuple[Pixels, ...] = attrs.field(repr=False)
     score_before: float
     score_after: float
-
-    @property
-    def different(self) -> bool:
-        """Whether the LoRA changed any picture at all."""
-        return any(not np.array_equal(b, a) for b, a in zip(self.before, self.after, strict=True))
+    different: bool
 
     def __str__(self) -> str:
         if not self.different:
-            return "no difference: every picture is the same, bit for bit, with and without the LoRA"
-        return (
-            f"{concept.NAME} recognised in {self.score_before:.0%} of the samples before, {self.score_after:.0%} after"
-        )
+            return "no difference: every picture and clip is the same, bit for bit, with and without the LoRA"
+        before, after = f"{self.score_before:.0%}", f"{self.score_after:.0%}"
+        return f"the classifier sees a {concept.NAME} in {before} of the samples before training, in {after} after"
 
 
-def compare(base: WanPipeline, learned: WanPipeline, *, prompts: Sequence[str], seed: int, folder: Path) -> Comparison:
-    """Draw every prompt a few times and one clip with both pipelines, save all of it, and score the pictures.
-
-    The score is the probability that a small shape classifier, which knows the creature as one of its classes, gives
-    to the creature, averaged over all pictures.
-    """
-    before, after = (draw(pipeline, prompts=prompts, seed=seed) for pipeline in (base, learned))
-    for name, drawn in {"before": before, "after": after}.items():
-        for i, media in enumerate(drawn):
-            media.save(folder / f"{name}_{i:02d}{media.suffix}")
-    pictures = [[m.to_numpy() for m in drawn if isinstance(m, Image)] for drawn in (before, after)]
+def compare(base: WanPipeline, learned: WanPipeline, *, seed: int, folder: Path) -> Comparison:
+    """Draw with both pipelines, save all of it, and score the pictures of the creature."""
+    drawn = {name: draw(pipeline, seed=seed) for name, pipeline in (("before", base), ("after", learned))}
+    for name, media in drawn.items():
+        for i, picture_or_clip in enumerate(media):
+            picture_or_clip.save(folder / f"{name}_{i:02d}{picture_or_clip.suffix}")
+    before, after = ([media.to_numpy() for media in drawn[name]] for name in ("before", "after"))
+    shown = len(NEW) + 1
     return Comparison(
-        prompts=tuple(prompts),
-        before=tuple(pictures[0]),
-        after=tuple(pictures[1]),
-        score_before=_score(pictures[0]),
-        score_after=_score(pictures[1]),
+        prompts=(*NEW, KNOWN),
+        before=tuple(before[:shown]),
+        after=tuple(after[:shown]),
+        score_before=_score(before),
+        score_after=_score(after),
+        different=any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True)),
     )
 
 
-def draw(pipeline: WanPipeline, *, prompts: Sequence[str], seed: int) -> list[Image | Video]:
-    """Draw each prompt with ``_DRAWS`` seeds as a picture, and the first as a clip."""
-    with pipeline.open() as session:
-        drawn: list[Image | Video] = [
-            session.generate(
-                p, size=(SIZE, SIZE), frames=1, steps=_STEPS, guidance=_GUIDANCE, seed=seed + i, negative=""
-            )
-            for i in range(_DRAWS)
-            for p in prompts
+def draw(pipeline: WanPipeline, *, seed: int) -> list[Image | Video]:
+    """Draw each prompt once, then the creature's with further seeds, then a clip."""
+    wanted = [*((prompt, seed) for prompt in (*NEW, KNOWN)), *((p, seed + i) for i in range(1, _DRAWS) for p in NEW)]
+    with pipeline.open(prompts=[*NEW, KNOWN, CLIP]) as session:
+        media: list[Image | Video] = [
+            session.generate(p, size=(SIZE, SIZE), frames=1, steps=20, guidance=4.0, seed=s, negative="")
+            for p, s in wanted
         ]
-        clip = f"a {concept.NAME} moves to the right on a blue background"
-        moving = session.generate(
-            clip, size=(SIZE, SIZE), frames=FRAMES, steps=_STEPS, guidance=_GUIDANCE, seed=seed, negative=""
-        )
-    return [*drawn, moving]
+        clip = session.generate(CLIP, size=(SIZE, SIZE), frames=FRAMES, steps=20, guidance=4.0, seed=seed, negative="")
+    return [*media, clip]
 
 
-def _score(pictures: Sequence[Pixels]) -> float:
-    index = CLASSES.index(concept.NAME)
-    return float(probabilities(load_classifier(), np.stack(pictures))[:, index].mean())
+def _score(drawn: list[Pixels]) -> float:
+    creatures = np.stack([*drawn[: len(NEW)], *drawn[len(NEW) + 1 : -1]])
+    return share_recognised(load_classifier(), creatures, [concept.NAME] * len(creatures))
