@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musubi import hub as hub
+    from musubi.architecture import Architecture as Architecture
+    from musubi.architecture import Geometry as Geometry
     from musubi.architectures.qwen_image.api import QwenImageCache as QwenImageCache
     from musubi.architectures.qwen_image.api import QwenImageDataset as QwenImageDataset
     from musubi.architectures.qwen_image.api import QwenImagePipeline as QwenImagePipeline
@@ -39,35 +41,52 @@ if TYPE_CHECKING:
     from musubi.data.sources import Folder as Folder
     from musubi.data.sources import Jsonl as Jsonl
     from musubi.data.windows import Head as Head
+    from musubi.inference.engine import SamplingCancelledError as SamplingCancelledError
+    from musubi.inference.loras import LoRAUse as LoRAUse
     from musubi.inference.media import Image as Image
     from musubi.inference.media import Video as Video
     from musubi.inference.pipeline import Pipeline as Pipeline
     from musubi.inference.request import Request as Request
+    from musubi.inference.session import Session as Session
     from musubi.memory.block_swap import BlockSwap as BlockSwap
     from musubi.memory.checkpointing import GradientCheckpointing as GradientCheckpointing
+    from musubi.memory.plan import Plan as Plan
+    from musubi.memory.policy import MemoryPolicy as MemoryPolicy
     from musubi.memory.quantise import FP8Scaled as FP8Scaled
     from musubi.networks.file import LoRAFile as LoRAFile
     from musubi.networks.lora import LoRA as LoRA
+    from musubi.networks.network import Network as Network
     from musubi.networks.network import Targets as Targets
+    from musubi.noise.guidance import ClassifierFree as ClassifierFree
+    from musubi.noise.guidance import Guidance as Guidance
     from musubi.noise.samplers import Euler as Euler
+    from musubi.noise.samplers import Sampler as Sampler
     from musubi.noise.samplers import UniPC as UniPC
     from musubi.noise.timesteps import LogitNormal as LogitNormal
     from musubi.noise.timesteps import Shift as Shift
     from musubi.noise.timesteps import Sigmoid as Sigmoid
+    from musubi.noise.timesteps import TimestepSampler as TimestepSampler
     from musubi.noise.timesteps import Uniform as Uniform
     from musubi.noise.weighting import CosMap as CosMap
     from musubi.noise.weighting import NoWeighting as NoWeighting
     from musubi.noise.weighting import SigmaSqrt as SigmaSqrt
+    from musubi.noise.weighting import Weighting as Weighting
     from musubi.optim.optimizers import AdamW as AdamW
+    from musubi.optim.optimizers import Optimizer as Optimizer
     from musubi.optim.schedules import Constant as Constant
     from musubi.optim.schedules import Cosine as Cosine
+    from musubi.optim.schedules import Linear as Linear
+    from musubi.optim.schedules import Schedule as Schedule
+    from musubi.training.callbacks import ProgressBar as ProgressBar
     from musubi.training.callbacks import TrackerCallback as TrackerCallback
     from musubi.training.result import TrainResult as TrainResult
+    from musubi.training.run import Run as Run
     from musubi.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "architecture": ("Architecture", "Geometry"),
     "architectures.qwen_image.api": ("QwenImageCache", "QwenImageDataset", "QwenImagePipeline", "QwenImageTrainer"),
     "architectures.qwen_image.spec": ("QwenImage",),
     "architectures.wan.api": ("WanCache", "WanDataset", "WanPipeline", "WanTrainer"),
@@ -80,22 +99,29 @@ _HOME = {
     "data.dataset": ("Dataset",),
     "data.sources": ("Folder", "Jsonl"),
     "data.windows": ("Head",),
+    "inference.engine": ("SamplingCancelledError",),
+    "inference.loras": ("LoRAUse",),
     "inference.media": ("Image", "Video"),
     "inference.pipeline": ("Pipeline",),
     "inference.request": ("Request",),
+    "inference.session": ("Session",),
     "memory.block_swap": ("BlockSwap",),
     "memory.checkpointing": ("GradientCheckpointing",),
+    "memory.plan": ("Plan",),
+    "memory.policy": ("MemoryPolicy",),
     "memory.quantise": ("FP8Scaled",),
     "networks.file": ("LoRAFile",),
     "networks.lora": ("LoRA",),
-    "networks.network": ("Targets",),
-    "noise.samplers": ("Euler", "UniPC"),
-    "noise.timesteps": ("LogitNormal", "Shift", "Sigmoid", "Uniform"),
-    "noise.weighting": ("CosMap", "NoWeighting", "SigmaSqrt"),
-    "optim.optimizers": ("AdamW",),
-    "optim.schedules": ("Constant", "Cosine"),
-    "training.callbacks": ("TrackerCallback",),
+    "networks.network": ("Network", "Targets"),
+    "noise.guidance": ("ClassifierFree", "Guidance"),
+    "noise.samplers": ("Euler", "Sampler", "UniPC"),
+    "noise.timesteps": ("LogitNormal", "Shift", "Sigmoid", "TimestepSampler", "Uniform"),
+    "noise.weighting": ("CosMap", "NoWeighting", "SigmaSqrt", "Weighting"),
+    "optim.optimizers": ("AdamW", "Optimizer"),
+    "optim.schedules": ("Constant", "Cosine", "Linear", "Schedule"),
+    "training.callbacks": ("ProgressBar", "TrackerCallback"),
     "training.result": ("TrainResult",),
+    "training.run": ("Run",),
     "training.trainer": ("Trainer",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -65,6 +65,7 @@ class Builder:
         planner = Planner(model=self.model, codec=codec, hashes=hashes, dtype=_name(dtype), report=self._report)
         plan = planner.plan(items)
         hashes.save()
+        self._insist()
         outputs = self._reusable(plan, before)
         for stage in self.model.stages:
             if self.cancel.cancelled:
@@ -171,8 +172,7 @@ class Builder:
         complete = [item for item in plan.items if all(label in outputs for label in plan.needs[item.name].values())]
         if not complete:
             raise DataError("no item can be used", self.problems)
-        if self.strict and self.problems:
-            raise DataError("some items cannot be used", self.problems)
+        self._insist()
         used = {label for item in complete for label in plan.needs[item.name].values()}
         manifest = Manifest(
             architecture=self.model.name,
@@ -192,6 +192,10 @@ class Builder:
         self.failed |= names
         for issue in error.issues:
             self._report(issue)
+
+    def _insist(self) -> None:
+        if self.strict and self.problems:
+            raise DataError("some items cannot be used", self.problems)
 
     def _report(self, issue: Issue) -> None:
         logger.warning("left out: %s", issue)

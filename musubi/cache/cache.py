@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Self
+from typing import TYPE_CHECKING, Generic, Literal, Self, get_args
 
 import attrs
 from typing_extensions import TypeVar
@@ -13,13 +13,16 @@ from musubi.architecture import Architecture
 from musubi.cache import manifest as manifests
 from musubi.cache.manifest import CachedItem, Manifest
 from musubi.core.control import CancelToken
-from musubi.core.errors import CacheError, Issue, shown
+from musubi.core.errors import CacheError, ConfigError, Issue, shown
 from musubi.core.events import Callback, Warned
+from musubi.core.fields import as_path, one_of
 from musubi.core.notebook import card
 from musubi.core.spec import Spec
 from musubi.data.dataset import Dataset
 
 if TYPE_CHECKING:
+    import torch
+
     from musubi.cache.loader import Loader
 
 A_co = TypeVar("A_co", bound=Architecture, covariant=True, default=Architecture)
@@ -38,7 +41,7 @@ class Cache(Spec, Generic[A_co]):
         False
     """
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=as_path)
     model: A_co = attrs.field(kw_only=True)
 
     @property
@@ -88,12 +91,14 @@ class Cache(Spec, Generic[A_co]):
         build, else bfloat16 on CUDA and float32 on a CPU.
 
         Raises:
+            ConfigError: There is no such device or dtype.
             DataError: Nothing is usable, or, with ``strict``, not everything is; lists all problems.
             CacheError: The folder holds another architecture's cache, or cannot be written.
         """
         import torch
 
         from musubi.cache.build import Builder
+        from musubi.memory.device import usable_device
 
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         listeners, token = tuple(on), cancel or CancelToken()
@@ -101,8 +106,8 @@ class Cache(Spec, Generic[A_co]):
             folder=self.path,
             model=self.model,
             dataset=dataset,
-            device=torch.device(chosen),
-            dtype=None if dtype is None else getattr(torch, dtype),
+            device=usable_device(chosen),
+            dtype=None if dtype is None else _encoder_dtype(dtype),
             strict=strict,
             on=listeners,
             cancel=token,
@@ -172,3 +177,13 @@ class Cache(Spec, Generic[A_co]):
 
     def _repr_html_(self) -> str:
         return card(type(self).__name__, self._facts())
+
+
+def _encoder_dtype(name: EncoderDtype) -> torch.dtype:
+    import torch
+
+    wrong = one_of(*get_args(EncoderDtype))(name)
+    if wrong is not None:
+        raise ConfigError("Cache.build", [Issue("dtype", wrong)])
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

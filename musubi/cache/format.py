@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from musubi.architecture import Size
 from musubi.core import atomic
-from musubi.core.errors import CacheError, Issue, shown
+from musubi.core.errors import CacheError, ConfigError, Issue, shown
 from musubi.data.sample import Item, Window
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def write(path: Path, data: bytes) -> None:
     """
     try:
         atomic.write_bytes(path, data)
-    except OSError as error:
+    except ConfigError as error:
         hint = "free some space or check the folder's permissions, then build again: it goes on where it stopped"
-        raise CacheError("cannot write", [Issue(shown(path), error.strerror or str(error), hint)]) from error
+        raise CacheError("cannot write", [Issue(i.path, i.message, hint) for i in error.issues]) from error
 
 
 def read_header(path: Path) -> Mapping[str, str] | None:

@@ -121,6 +121,9 @@ def load(folder: Path) -> Manifest:
         raise CacheError(
             "not built yet", [Issue(shown(folder), "has no manifest", "call .build(dataset) first")]
         ) from None
+    except NotADirectoryError:
+        hint = "give the folder of a cache, or a new one"
+        raise CacheError("no cache", [Issue(shown(folder), "is a file, not a folder", hint)]) from None
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if isinstance(values, dict) and values.get("format", 0) > FORMAT:

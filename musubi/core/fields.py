@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
 
 import attrs
 
@@ -95,6 +97,14 @@ def each(check: Check) -> Check:
         return next((f"[{i}] {problem}" for i, v in enumerate(value) if (problem := check(v)) is not None), None)
 
     return check_all
+
+
+def as_path(value: PathLike[str] | str) -> Path:
+    """Return a path; what cannot be one is left as it is, for the check of its type to name the field."""
+    try:
+        return Path(value)
+    except TypeError:
+        return cast(Path, value)
 
 
 def did_you_mean(word: str, known: Any) -> str:

@@ -174,7 +174,7 @@ def _union_hook(cls: Any, converter: cattrs.Converter) -> _Hook:
     nullable = len(options) < len(get_args(cls))
 
     def hook(value: Any, _: Any) -> Any:
-        if nullable and (value is None or value == _NONE):
+        if nullable and (value is None or (value == _NONE and str not in options)):
             return None
         problems: list[Issue] = []
         for option in options:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import attrs
 
 from musubi.core import atomic, serial
+from musubi.core.declared import mistaken
 from musubi.core.errors import ConfigError, Issue, shown
 from musubi.core.fields import did_you_mean, failures
 from musubi.core.notebook import card
@@ -31,7 +32,7 @@ class Spec:
     def __attrs_post_init__(self) -> None:
         self._settle()
         values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
-        issues = failures(type(self), values) or list(self.problems())
+        issues = _issues(type(self), values) or list(self.problems())
         if issues:
             raise ConfigError(type(self).__name__, issues)
 
@@ -106,7 +107,9 @@ class Spec:
         except ConfigError as error:
             raise ConfigError(shown(path), error.issues) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("cannot read configuration", [Issue(shown(path), str(error))]) from error
+            reason = error.strerror or str(error) if isinstance(error, OSError) else "is not UTF-8 text"
+            hint = "give an existing .toml or .json file"
+            raise ConfigError("cannot read configuration", [Issue(shown(path), reason, hint)]) from error
 
     def fingerprint(self) -> str:
         """Return a short hash that is equal exactly for specs of equal content."""
@@ -121,6 +124,13 @@ class Spec:
 _FORMS: Mapping[tuple[type, str], Callable[[Any], object]] = MappingProxyType(
     {(int, "float"): float, (str, "Path"): Path, (list, "tuple"): tuple}
 )
+
+
+def _issues(cls: type[Spec], values: Mapping[str, object]) -> list[Issue]:
+    """Return what each field's own check, or else its declared type, does not accept."""
+    checked = failures(cls, values)
+    named = {issue.path for issue in checked}
+    return checked + [issue for issue in mistaken(cls, values) if issue.path not in named]
 
 
 def _declared(attribute: attrs.Attribute[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack, cast
 
 import attrs
 
@@ -35,18 +35,27 @@ class DatasetOptions(TypedDict, total=False):
 
 
 def _size(value: int | Sequence[int]) -> Size:
-    """Return a square for a single number."""
-    width, height = (value, value) if isinstance(value, int) else value
-    return width, height
+    """Return a square for a single number; what is no size is left for the check of its type."""
+    return (value, value) if isinstance(value, int) else cast(Size, _as_tuple(value))
 
 
 def _lengths(value: int | Iterable[int]) -> tuple[int, ...]:
     """Return clip lengths in ascending order, each once."""
-    return (value,) if isinstance(value, int) else tuple(sorted(set(value)))
+    lengths = (value,) if isinstance(value, int) else cast(tuple[int, ...], _as_tuple(value))
+    try:
+        return tuple(sorted(set(lengths)))
+    except TypeError:
+        return lengths
 
 
 def _sources(value: Iterable[Source]) -> tuple[Source, ...]:
-    return tuple(value)
+    return cast(tuple[Source, ...], _as_tuple(value))
+
+
+def _as_tuple(value: object) -> object:
+    """Return a tuple of a collection's members; a text and what is no collection are left as they are."""
+    listed = isinstance(value, Iterable) and not isinstance(value, str)
+    return tuple(cast(Iterable[object], value)) if listed else value
 
 
 @attrs.frozen(kw_only=True)

@@ -51,12 +51,14 @@ class Report:
         axes.barh(list(buckets), list(buckets.values()))
         axes.invert_yaxis()
         axes.set_xlabel("items")
+        axes.locator_params(axis="x", integer=True)
         axes.set_title(f"{_counted(len(self.scan), 'item')} by bucket")
         return figure
 
     def contact_sheet(self, *, columns: int = 6, rows: int = 4) -> Figure:
         """Return a figure of the first items as they are cropped, with the beginnings of their captions."""
         shown = self.scan.items[: columns * rows]
+        columns = min(columns, max(1, len(shown)))
         used = max(1, -(-len(shown) // columns))
         figure = _figure(2.0 * columns, 2.3 * used)
         for place, item in enumerate(shown, start=1):

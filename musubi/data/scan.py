@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING
 
 import attrs
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from musubi.data.report import Report
 
 
+def _number(values: Sized) -> str:
+    """Show how many there are: thousands of items would fill a notebook."""
+    return f"<{len(values)}>"
+
+
 @attrs.frozen(kw_only=True)
 class Scan:
     """What a dataset holds: the items that would be trained, and an issue for everything that would not."""
 
-    items: tuple[Item, ...]
-    dropped: tuple[Issue, ...] = ()
+    items: tuple[Item, ...] = attrs.field(repr=_number)
+    dropped: tuple[Issue, ...] = attrs.field(default=(), repr=_number)
 
     @property
     def buckets(self) -> Mapping[str, int]:
@@ -40,6 +45,9 @@ class Scan:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 def scan(dataset: Dataset, *, on: Sequence[Callback] = ()) -> Scan:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import attrs
 
 from musubi.core.errors import DataError, Issue, shown
-from musubi.core.fields import did_you_mean, field
+from musubi.core.fields import as_path, did_you_mean, field
 from musubi.core.spec import Spec
 from musubi.data.sample import UNREAD, Record, kind_of
 
@@ -58,7 +58,7 @@ class Folder(Source):
 
     kind: ClassVar[str] = "folder"
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=as_path)
     caption_extension: str = field(
         default=".txt", kw_only=True, check=lambda v: None if v else "must not be empty, e.g. '.txt'"
     )
@@ -101,7 +101,7 @@ class Jsonl(Source):
 
     kind: ClassVar[str] = "jsonl"
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=as_path)
 
     def read(self) -> Listing:
         records: list[Record] = []
@@ -124,7 +124,8 @@ class Jsonl(Source):
             return self.path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             hint = "give an existing JSONL file in UTF-8"
-            raise DataError("cannot read rows", [Issue(shown(self.path), str(error), hint)]) from error
+            reason = error.strerror or str(error) if isinstance(error, OSError) else "is not UTF-8 text"
+            raise DataError("cannot read rows", [Issue(shown(self.path), reason, hint)]) from error
 
     def _record(self, line: str, place: str) -> Record:
         row = _row(line, place)

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from musubi.architecture import Architecture, Denoiser, WeightHook
+from musubi.core.errors import WeightsError
 from musubi.inference.loras import LoRAUse
+from musubi.keymap import KeyMap
 from musubi.memory.policy import (
     FitContext,
     MemoryPolicy,
@@ -59,16 +61,19 @@ def ready(
     )
     merge.check()
     with ExitStack() as stack:
-        adapters = tuple(
-            AdapterSet.from_file(file, model, keys=keys, weight=use.weight).to(device)
-            for use, file in loras
-            if not use.merge
-        )
+        adapters = tuple(_adapters(use, file, model, keys).to(device) for use, file in loras if not use.merge)
         for adapter in adapters:
             stack.enter_context(adapter.attached(model))
         placement = Placement(title=architecture.title, layout=layout, device=device, dtype=dtype, training=False)
         stack.enter_context(placed(model, ordered, placement))
         yield Ready(denoiser=denoiser, model=model, adapters=adapters)
+
+
+def _adapters(use: LoRAUse, file: LoRAFile, model: nn.Module, keys: KeyMap) -> AdapterSet:
+    try:
+        return AdapterSet.from_file(file, model, keys=keys, weight=use.weight)
+    except WeightsError as error:
+        raise WeightsError(f"{error.title} ({use.name})", error.issues) from error
 
 
 def load_model(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from musubi.core.errors import ConfigError, Issue
-from musubi.core.fields import field
+from musubi.core.fields import as_path, field
 from musubi.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class LoRAUse(Spec):
     With ``merge`` its deltas are added to the weights while they are loaded: as fast as the bare model, but fixed.
     """
 
-    path: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    path: Path | None = attrs.field(default=None, converter=attrs.converters.optional(as_path))
     loaded: object = attrs.field(default=None, repr=False)
     weight: float = field(default=1.0, check=_number)
     merge: bool = False
@@ -38,6 +39,15 @@ class LoRAUse(Spec):
         if isinstance(lora, Path | str):
             return cls(path=Path(lora), weight=weight, merge=merge)
         return cls(loaded=lora, weight=weight, merge=merge)
+
+    def problems(self) -> Iterable[Issue]:
+        """Yield what is neither a file nor a LoRA."""
+        if self.loaded is None:
+            return
+        from musubi.networks.file import LoRAFile
+
+        if not isinstance(self.loaded, LoRAFile):
+            yield Issue("loaded", f"must be a path or a LoRAFile, got {self.loaded!r}")
 
     def file(self) -> LoRAFile:
         """Read the file, or return the LoRA in memory.

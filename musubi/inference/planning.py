@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from musubi.inference.session import pick_device, pick_dtype
 from musubi.memory import plan as memory_plan
+from musubi.memory.device import pick_device, pick_dtype
 
 if TYPE_CHECKING:
     from musubi.architecture import Architecture

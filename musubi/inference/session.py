@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
@@ -21,6 +20,7 @@ from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image, Video
 from musubi.inference.prompts import Prompts, encode_prompts, release
 from musubi.inference.request import Job, Request
+from musubi.memory.device import pick_device, pick_dtype, usable_device
 
 if TYPE_CHECKING:
     from musubi.inference.pipeline import Pipeline
@@ -37,7 +37,8 @@ class Session(Draws, Generic[A_co]):
 
     def __init__(self, pipeline: Pipeline[A_co], *, keep: bool, prompts: Iterable[str] = ()) -> None:
         self._pipeline, self._keep = pipeline, keep
-        self._device, self._dtype = pick_device(pipeline.device), _dtype(pipeline)
+        self._device = pick_device(pipeline.device) if pipeline.device is None else usable_device(pipeline.device)
+        self._dtype = pick_dtype(pipeline.dtype, self._device)
         self._loras = tuple((use, use.file()) for use in pipeline.loras)
         self._ahead = tuple(prompts)
         self._prompts = Prompts({})
@@ -121,26 +122,6 @@ class Session(Draws, Generic[A_co]):
         pipeline = self._pipeline
         used = {"loras": ", ".join(use.name for use in pipeline.loras)} if pipeline.loras else {}
         return {**job.metadata, "model": pipeline.model.title, **used}
-
-
-def pick_device(name: str | None) -> torch.device:
-    """Return the device of this name, or the best there is."""
-    if name is not None:
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """Return the dtype of this name, or bfloat16 on an accelerator and float32 on a CPU."""
-    usual = "float32" if device.type == "cpu" else "bfloat16"
-    dtype: torch.dtype = getattr(torch, name or usual)
-    return dtype
-
-
-def _dtype(pipeline: Pipeline[Architecture]) -> torch.dtype:
-    return pick_dtype(pipeline.dtype, pick_device(pipeline.device))
 
 
 def _tell(callbacks: tuple[Callback, ...], task: str, done: int, total: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from musubi.core import atomic
-from musubi.core.errors import Issue, WeightsError, shown
+from musubi.core.errors import ConfigError, Issue, WeightsError, shown
 from musubi.core.fields import did_you_mean
 from musubi.core.notebook import card
 from musubi.keymap import KeyMap
@@ -131,9 +131,14 @@ class LoRAFile:
                 file's own, which for a freshly trained one is ``comfy``.
             dtype: Precision of the matrices; ``as is`` changes nothing.
 
+        Raises:
+            ConfigError: The name does not end in ``.safetensors``, or the file cannot be written.
+
         Absolute paths in the metadata are cut to their last part; the hashes ``sshs_model_hash`` and
         ``sshs_legacy_hash`` are computed anew.
         """
+        if Path(path).suffix != ".safetensors":
+            raise ConfigError("save", [Issue(shown(path), "a LoRA is a .safetensors file", "give it that ending")])
         tensors = self.tensors(layout, dtype)
         with atomic.replacing(path) as temporary:
             fingerprint.write(temporary, tensors, fingerprint.publishable(self.metadata))
@@ -176,7 +181,7 @@ def _identities(names: tuple[str, ...], keymap: KeyMap | None) -> dict[str, str]
 
 def _unknown(strangers: list[str], table: Mapping[str, str], total: int, limit: int = 8) -> Iterable[Issue]:
     for name in strangers[:limit]:
-        near = did_you_mean(keys.flat(name), table)
+        near = did_you_mean(name, table.values())
         yield Issue(name, f"the model has no such module{near}")
     if len(strangers) > limit:
         hint = "is it a LoRA for another architecture or variant?"

@@ -28,7 +28,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise WeightsError("cannot read the LoRA", [Issue(shown(path), str(error))]) from error
+        hint = "check the path; a damaged file must be downloaded or saved again"
+        raise WeightsError("cannot read the LoRA", [Issue(shown(path), str(error), hint)]) from error
 
 
 def modules_in(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, where: str) -> dict[str, LoRAWeights]:
@@ -45,11 +46,10 @@ def modules_in(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, wh
             foreign.append(key)
         else:
             gathered.setdefault(parts[0], {})[parts[1]] = tensor
-    issues = [*_foreign_issues(foreign, where), *_module_issues(gathered)]
+    issues = [*_foreign_issues(foreign, where), *_module_issues(gathered, where)]
     if issues or not gathered:
-        raise WeightsError(
-            "cannot read the LoRA", issues or [Issue(where, "holds no tensors", "was training stopped too early?")]
-        )
+        nothing = Issue(where, "holds no tensors", "was training stopped too early?")
+        raise WeightsError("cannot read the LoRA", issues or [nothing])
     alpha = _peft_alpha(metadata)
     return {name: _weights(roles, alpha) for name, roles in gathered.items()}
 
@@ -78,13 +78,13 @@ def _foreign_issues(foreign: list[str], where: str) -> list[Issue]:
     return [Issue(where, f"tensor {foreign[0]!r}{more} is not a LoRA's", hint)]
 
 
-def _module_issues(gathered: Mapping[str, Mapping[Role, Tensor]]) -> list[Issue]:
+def _module_issues(gathered: Mapping[str, Mapping[Role, Tensor]], where: str) -> list[Issue]:
     issues: list[Issue] = []
     for name, roles in gathered.items():
         missing = [role for role in ("down", "up") if role not in roles]
         if missing:
-            issues.append(Issue(name, f"lacks its {' and '.join(missing)} matrix", "the file is incomplete"))
+            issues.append(Issue(where, f"{name} lacks its {' and '.join(missing)} matrix", "the file is incomplete"))
         elif roles["up"].shape[1] != roles["down"].shape[0]:
             shapes = f"up {tuple(roles['up'].shape)}, down {tuple(roles['down'].shape)}"
-            issues.append(Issue(name, f"its matrices do not fit together: {shapes}"))
+            issues.append(Issue(where, f"the matrices of {name} do not fit together: {shapes}"))
     return issues

@@ -51,7 +51,7 @@ class Processes:
     def _place(self, name: str | None) -> torch.device:
         if self.count == 1:
             return pick_device(None) if name is None else usable_device(name)
-        given: torch.device = self._state.device
+        given = cast(torch.device, self._state.device)
         if name is not None and torch.device(name).type != given.type:
             hint = "leave device out: the launcher gives every process its own"
             raise ConfigError("no such device", [Issue("device", f"is {name!r}, but the launcher gave {given}", hint)])

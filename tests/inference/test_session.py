@@ -21,8 +21,8 @@ from musubi.core.events import Event, Progress
 from musubi.inference.engine import SamplingCancelledError
 from musubi.inference.media import Image, Video
 from musubi.inference.pipeline import Pipeline
-from musubi.inference.session import pick_device, pick_dtype
 from musubi.memory.block_swap import BlockSwap
+from musubi.memory.device import pick_device, pick_dtype
 from musubi.memory.quantise import FP8Scaled
 from musubi.networks.file import LoRAFile
 from musubi.testing.toy import Toy, ToyCodec, ToyDenoiser

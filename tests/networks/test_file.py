@@ -88,7 +88,7 @@ def test_unknown_modules_are_listed_and_the_rest_counted() -> None:
     with pytest.raises(WeightsError) as caught:
         _file().bind(["blocks.0.attn.qkv"])
 
-    assert caught.value.issues[0].message == "the model has no such module; did you mean 'blocks_0_attn_qkv'?"
+    assert caught.value.issues[0].message == "the model has no such module; did you mean 'blocks.0.attn.qkv'?"
 
 
 def test_peft_alpha_in_the_metadata_is_taken_over(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class QwenImageDataset(Dataset):
         'required'
     """
 
-    geometry: Geometry = GEOMETRY
+    geometry: Geometry = attrs.field(default=GEOMETRY, repr=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -22,7 +22,7 @@ class WanDataset(Dataset):
         16.0
     """
 
-    geometry: Geometry = GEOMETRY
+    geometry: Geometry = attrs.field(default=GEOMETRY, repr=False)
 
 
 @attrs.frozen(kw_only=True)

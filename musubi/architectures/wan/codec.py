@@ -6,8 +6,9 @@ Shape suffixes: B batch, C channels, F frames, H height, W width, L tokens, D wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -15,11 +16,14 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
 from musubi.architecture import Codec, Models, Stage
+from musubi.architectures.wan.detect import Kind
+from musubi.architectures.wan.fit import expect
 from musubi.architectures.wan.place import weights_path
 from musubi.architectures.wan.text import TextEncoder, load_text_encoder
 from musubi.architectures.wan.vae import decode_latents, encode_pixels, load_vae
 from musubi.batch import RAGGED, Entry, Sample
 from musubi.core.errors import DataError, Issue
+from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.identity import identity
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
 _SUBFOLDERS = (("vae", "vae"), ("t5", "text_encoder"), ("tokenizer", "tokenizer"))
+_KINDS: Mapping[str, Kind] = MappingProxyType({"vae": "vae", "t5": "umt5"})
 _VERSION = "1"
 """Raised when the numbers that encoding makes change."""
 
@@ -71,7 +76,14 @@ class WanCodec(Codec):
         return decode_latents(_checked(models["vae"], AutoencoderKLWan), latents)
 
     def identity(self, component: str) -> str:
-        """Return the content of the component's files; for ``t5`` the tokenizer counts, too."""
+        """Return the content of the component's files; for ``t5`` the tokenizer counts, too.
+
+        Raises:
+            WeightsError: The files cannot be read or are something else: told before anything is encoded with others.
+        """
+        if component in _KINDS:
+            with open_checkpoint(self._path(component)) as checkpoint:
+                expect(checkpoint, _KINDS[component], component=component)
         parts = [
             component,
             "t5 tokenizer" if component == "tokenizer" else "",

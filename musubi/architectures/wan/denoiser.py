@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from musubi.architecture import Denoiser, Expert, Prepare, WeightHook
 from musubi.architectures.wan.facts import DitFacts
-from musubi.architectures.wan.fit import expect, expect_variant
+from musubi.architectures.wan.fit import expect, expect_variant, legible
 from musubi.architectures.wan.place import weights_path
 from musubi.architectures.wan.spec import TEXT_LENGTH
 from musubi.batch import Batch
@@ -117,14 +117,18 @@ class WanDenoiser(Denoiser[WanConditions]):
 
     def _build(self, checkpoint: Checkpoint, expert: Expert) -> WanTransformer3DModel:
         found = expect(checkpoint, "dit", component=expert.component)
-        facts = DitFacts.of(checkpoint, found)
+        with legible(checkpoint):
+            facts = DitFacts.of(checkpoint, found)
         expect_variant(checkpoint, found, facts, self._spec.published, self._spec.task)
         return empty_transformer(facts)
 
 
 def empty_transformer(facts: DitFacts) -> WanTransformer3DModel:
-    """Build diffusers' transformer on the meta device with the precise time path; rope tables are real."""
-    with init_empty_weights():
+    """Build diffusers' transformer on the meta device with the precise time path; rope tables are real.
+
+    The class draws random numbers for parameters that are replaced at once; the caller's generator does not notice.
+    """
+    with torch.random.fork_rng(devices=[]), init_empty_weights():
         model: WanTransformer3DModel = WanTransformer3DModel(
             patch_size=facts.patch,
             num_attention_heads=facts.num_heads,

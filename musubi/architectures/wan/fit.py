@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,19 @@ _OTHER_WIDTHS = (3072,)
 """Widths of published Wan transformers that no task offers yet (TI2V-5B)."""
 
 
+@contextmanager
+def legible(checkpoint: Checkpoint) -> Generator[None]:
+    """Refuse a checkpoint whose sizes cannot be read, because tensors are missing or of another form."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else "has tensors of unexpected shapes"
+        problem = Issue(
+            checkpoint.label, f"{what}: its sizes cannot be told", "download it again, or give another file"
+        )
+        raise WeightsError("incomplete weights", [problem]) from error
+
+
 def expect(checkpoint: Checkpoint, kind: Kind, *, component: str) -> Description:
     """Return what the checkpoint is, if it is what this component needs.
 
@@ -32,7 +46,8 @@ def expect(checkpoint: Checkpoint, kind: Kind, *, component: str) -> Description
         WeightsError: It is something else, which the message names, or it is quantised already.
     """
     refuse_quantised(checkpoint)
-    found = describe(checkpoint)
+    with legible(checkpoint):
+        found = describe(checkpoint)
     if found.kind != kind:
         problem = Issue(checkpoint.label, f"is {found.title}, not {_WANTED[kind]}", f"choose it with {component}=...")
         raise WeightsError(f"wrong weights for {component!r}", [problem])

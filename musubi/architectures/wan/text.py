@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from musubi.architectures.wan.facts import TextFacts
-from musubi.architectures.wan.fit import expect
+from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import UMT5
 from musubi.architectures.wan.spec import TEXT_LENGTH
 from musubi.core.errors import Issue, WeightsError, shown
@@ -74,7 +74,9 @@ def load_umt5(path: Path, *, device: torch.device, dtype: torch.dtype) -> UMT5En
     """Load the encoder from a file or folder of any layout, frozen; raises ``WeightsError``."""
     with open_checkpoint(path) as checkpoint:
         found = expect(checkpoint, "umt5", component="t5")
-        encoder = empty_umt5(TextFacts.of(found))
+        with legible(checkpoint):
+            facts = TextFacts.of(found)
+        encoder = empty_umt5(facts)
         prefixes = (*PREFIXES, "encoder.") if found.original_names else PREFIXES
         load_into(
             encoder,

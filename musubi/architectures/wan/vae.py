@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor
 
 from musubi.architectures.wan.facts import VaeFacts
-from musubi.architectures.wan.fit import expect
+from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import vae_keys
 from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.load import load_into
@@ -23,7 +23,8 @@ def load_vae(path: Path, *, device: torch.device, dtype: torch.dtype) -> Autoenc
     """Load the VAE from a file or folder of any layout, frozen; raises ``WeightsError``."""
     with open_checkpoint(path) as checkpoint:
         found = expect(checkpoint, "vae", component="vae")
-        facts = VaeFacts.of(checkpoint, found)
+        with legible(checkpoint):
+            facts = VaeFacts.of(checkpoint, found)
         vae = empty_vae(facts)
         keys = vae_keys(num_stages=len(facts.dim_mult), num_res_blocks=facts.num_res_blocks)
         load_into(vae, checkpoint, keys=keys, device=device, dtype=dtype)

@@ -63,6 +63,14 @@ def test_the_weights_are_those_of_the_file_bit_for_bit(tiny: Wan) -> None:
             assert torch.equal(model.get_parameter(place), checkpoint.read(name)), name
 
 
+def test_loading_leaves_the_callers_random_numbers_alone(tiny: Wan) -> None:
+    before = torch.get_rng_state()
+
+    _load(tiny)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_loaded_model_is_frozen_and_in_evaluation_mode(tiny: Wan) -> None:
     model = _load(tiny)
 
