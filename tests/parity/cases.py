@@ -39,6 +39,11 @@ def vector(stem: str) -> Any:
     return json.loads((vectors_folder() / f"{stem}.json").read_text(encoding="utf-8"))
 
 
+def vector_cases(stem: str) -> list[dict[str, Any]]:
+    """Return the cases of all vector files of one kind; none, and so a skipped test, where there is no such file."""
+    return [case for found in vector_stems(stem) for case in vector(found)["cases"]]
+
+
 def golden(stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the description and the tensors of a golden case."""
     folder = golden_folder()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from musubi.noise.samplers import Euler, Sampler, UniPC
-from tests.parity.cases import vector
+from tests.parity.cases import vector_cases
 
 SAMPLERS: dict[str, type[Sampler]] = {"wan_unipc": UniPC, "wan_vanilla": Euler, "hv_discrete": Euler}
 LATER = {
@@ -18,7 +18,7 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("case", vector("infer_schedule")["cases"], ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", vector_cases("infer_schedule"), ids=lambda case: case["id"])
 def test_infer_schedule(case: dict[str, Any]) -> None:
     if case["kind"] not in SAMPLERS:
         pytest.skip(LATER.get(case["kind"], f"{case['kind']} has not been built yet"))

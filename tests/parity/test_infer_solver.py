@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from musubi.noise.samplers import Euler, Sampler, UniPC
-from tests.parity.cases import vector
+from tests.parity.cases import vector_cases
 
 SAMPLERS: dict[str, type[Sampler]] = {"wan_unipc": UniPC, "wan_vanilla": Euler}
 LATER = {
@@ -17,7 +17,7 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("case", vector("infer_solver")["cases"], ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", vector_cases("infer_solver"), ids=lambda case: case["id"])
 def test_infer_solver(case: dict[str, Any]) -> None:
     if case["kind"] not in SAMPLERS:
         pytest.skip(LATER.get(case["kind"], f"{case['kind']} has not been built yet"))

@@ -79,7 +79,10 @@ def test_models_lora_wan21_i2v_file_round_trips_byte_by_byte(stem: str, tmp_path
 
 
 def _base(meta: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Tensor]]:
-    base_meta, tensors = golden(Path(meta["base"]).stem)
+    base = next(iter(golden_stems(Path(meta["base"]).stem)), None)
+    if base is None:
+        pytest.skip(f"the golden folder lacks {meta['base']}, which this LoRA is trained on")
+    base_meta, tensors = golden(base)
     path = folder / "dit.safetensors"
     save_file(part(tensors, "ckpt."), path, metadata={"wan.num_heads": str(base_meta["config"]["num_heads"])})
     with open_checkpoint(path) as checkpoint:

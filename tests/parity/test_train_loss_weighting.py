@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from musubi.noise.weighting import CosMap, NoWeighting, SigmaSqrt, Weighting
-from tests.parity.cases import vector
+from tests.parity.cases import vector_cases
 
 WEIGHTINGS: dict[str, Weighting] = {"none": NoWeighting(), "sigma_sqrt": SigmaSqrt(), "cosmap": CosMap()}
 
 
-@pytest.mark.parametrize("case", vector("train_loss_weighting")["cases"], ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", vector_cases("train_loss_weighting"), ids=lambda case: case["id"])
 def test_train_loss_weighting(case: dict[str, Any]) -> None:
     if case["sigma_dtype"] != "float32" and case["weight"] is not None:
         pytest.skip("a defect of the reference: it rounds sigma to the network's dtype, here sigma stays float32")

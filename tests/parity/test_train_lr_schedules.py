@@ -48,7 +48,8 @@ def _schedule(arguments: dict[str, Any]) -> Schedule:
         return Constant(warmup=warmup)
     if name == "linear":
         return Linear(warmup=warmup)
-    return Cosine(warmup=warmup, min_ratio=arguments.get("lr_scheduler_min_lr_ratio") or 0.0)
+    lowest = arguments.get("lr_scheduler_min_lr_ratio") if name == "cosine_with_min_lr" else None
+    return Cosine(warmup=warmup, min_ratio=lowest or 0.0)  # plain cosine ignores the option in the reference
 
 
 def test_train_lr_schedules_a_constant_rate_may_warm_up_here() -> None:

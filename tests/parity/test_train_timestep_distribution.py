@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from musubi.noise.timesteps import TimestepSampler
-from tests.parity.cases import vector
+from tests.parity.cases import vector_cases
 from tests.parity.timesteps import sampler_of
 
 
-@pytest.mark.parametrize("case", vector("train_timestep_distribution")["cases"], ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", vector_cases("train_timestep_distribution"), ids=lambda case: case["id"])
 def test_train_timestep_distribution(case: dict[str, Any]) -> None:
     sampler, reported = sampler_of(case), case["timesteps"]
     if sampler.preserve_shape and reported["min"] < 1000 * sampler.low:
@@ -25,7 +25,7 @@ def test_train_timestep_distribution(case: dict[str, Any]) -> None:
 
 
 def test_train_timestep_distribution_of_actual_draws() -> None:
-    for case in vector("train_timestep_distribution")["cases"]:
+    for case in vector_cases("train_timestep_distribution"):
         try:
             sampler = sampler_of(case)
         except pytest.skip.Exception:

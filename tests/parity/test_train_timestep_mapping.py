@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from musubi.noise.timesteps import Bell, TimestepSampler
-from tests.parity.cases import vector
+from tests.parity.cases import vector_cases
 from tests.parity.timesteps import MIRRORED, sampler_of
 
 
-@pytest.mark.parametrize("case", vector("train_timestep_mapping")["cases"], ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", vector_cases("train_timestep_mapping"), ids=lambda case: case["id"])
 def test_train_timestep_mapping(case: dict[str, Any]) -> None:
     sampler = sampler_of(case)
     mirrored = case["args"]["timestep_sampling"] == MIRRORED
