@@ -41,9 +41,11 @@ def execute(path: Path, *, save: bool, timeout_s: int) -> None:
 
 
 def _forget_times(notebook: nbformat.NotebookNode) -> None:
-    """Drop what changes with every execution, so that a diff shows results only."""
+    """Drop what changes with every execution or machine (times, progress bars, paths), so that a diff shows results."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.metadata.get("language_info", {}).pop("version", None)
 
 

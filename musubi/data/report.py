@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from musubi.core.errors import ConfigError, DataError, Issue
+from musubi.core.errors import DataError
+from musubi.core.figures import new_figure
 from musubi.core.notebook import card
 from musubi.data.sample import Item
 from musubi.data.scan import Scan
@@ -46,7 +47,7 @@ class Report:
     def plot(self) -> Figure:
         """Return a figure of how many items each bucket has."""
         buckets = self.scan.buckets
-        figure = _figure(6.0, 1.0 + 0.3 * max(1, len(buckets)))
+        figure = new_figure(6.0, 1.0 + 0.3 * max(1, len(buckets)))
         axes = figure.add_subplot()
         axes.barh(list(buckets), list(buckets.values()))
         axes.invert_yaxis()
@@ -60,7 +61,7 @@ class Report:
         shown = self.scan.items[: columns * rows]
         columns = min(columns, max(1, len(shown)))
         used = max(1, -(-len(shown) // columns))
-        figure = _figure(2.0 * columns, 2.3 * used)
+        figure = new_figure(2.0 * columns, 2.3 * used)
         for place, item in enumerate(shown, start=1):
             axes = figure.add_subplot(used, columns, place)
             axes.set_axis_off()
@@ -95,15 +96,6 @@ def _draw(axes: object, item: Item) -> None:
         axes.text(0.5, 0.5, "unreadable", ha="center")
     else:
         axes.imshow(pixels[0].numpy())
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = 'pip install "musubi-trainer[plots]"'
-        raise ConfigError("cannot draw", [Issue("matplotlib", "is not installed", hint)]) from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -15,11 +15,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     import torch
 
+    from musubi.core.figures import new_figure
     from musubi.quickstart import demo
     from musubi.quickstart.report import write_report
 
     torch.set_num_threads(1)  # tensors this small lose more by waiting for a second thread than they win
     try:
+        new_figure()  # what is missing is told before the training, not after it
         made = demo.run(options.out, steps=options.steps, lr=options.lr, seed=options.seed)
         files = write_report(made, options.out)
     except MusubiError as error:
@@ -34,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder for all results (%(default)s)")
     parser.add_argument("--steps", type=_count, default=500, help="optimiser steps (%(default)s)")
     parser.add_argument(
-        "--lr", type=_rate, default=7e-4, help="learning rate; 0 shows that nothing changes (%(default)s)"
+        "--lr", type=_rate, default=1e-3, help="learning rate; 0 shows that nothing changes (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of data, training and samples (%(default)s)")
     return parser

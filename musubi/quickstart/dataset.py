@@ -15,7 +15,7 @@ from musubi.quickstart.shapes import FPS, Jitter, Pixels, Scene
 _MOTIONS = ("moves to the right", "moves to the left", "moves up", "moves down")
 
 
-def write_dataset(folder: Path, *, pictures: int = 16, clips: int = 4, familiar: int = 16, seed: int = 0) -> Path:
+def write_dataset(folder: Path, *, pictures: int = 16, clips: int = 4, familiar: int = 22, seed: int = 0) -> Path:
     """Write PNG and MP4 files with their captions beside them, and return the folder.
 
     ``pictures`` and ``clips`` show the creature. ``familiar`` pictures show things that the model knows, so that it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class ProgressBar:
                 self._bar.set_postfix(loss=f"{self._mean:.4f}", lr=f"{lr:.2e}", refresh=False)
                 self._bar.update()
             case Warned(message=message):
-                tqdm.write(message)
+                tqdm.write(message, file=sys.stderr)
             case Progress(task="sampling") if self._bar is not None:
                 self._bar.set_description("sampling" if event.done < event.total else "training")
             case Finished():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from musubi.core.errors import ConfigError, Issue
+from musubi.core.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,13 +17,8 @@ def loss_figure(losses: Sequence[float], rates: Sequence[float]) -> Figure:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = 'pip install "musubi-trainer[plots]"'
-        raise ConfigError("plots need matplotlib", [Issue("matplotlib", "is not installed", hint)]) from error
+    figure = new_figure()
     steps = range(1, len(losses) + 1)
-    figure = Figure(figsize=(8, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot(steps, losses, color="0.75", linewidth=0.8, label="each step")
     above.plot(steps, smoothed(losses), color="tab:blue", linewidth=1.8, label="smoothed")

@@ -206,7 +206,7 @@ def test_a_file_with_missing_modules_is_not_loaded(model: Small) -> None:
 def test_a_file_of_another_model_is_refused_with_the_nearest_name(model: Small) -> None:
     weights = make_set(model).to_file().modules[NAMES[0]]
 
-    with pytest.raises(WeightsError, match="did you mean 'blocks.0.attn.qk'"):
+    with pytest.raises(WeightsError, match=r"did you mean 'blocks\.0\.attn\.qk'"):
         AdapterSet.from_file(LoRAFile(modules={"blocks.0.attn.qq": weights}), model, keys=KEYS)
 
 
