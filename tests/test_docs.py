@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any, Literal
 
 import attrs
 import pytest
+
+from musubi.quickstart import demo
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -132,6 +136,15 @@ def test_the_readme_marks_the_command_that_ci_runs(name: str) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
 
     assert text.count(f"<!-- ci:{name} -->\n```bash\n") == 1
+
+
+def test_the_documentations_first_example_is_the_quickstarts_code() -> None:
+    lines = inspect.getsource(demo.run).splitlines()
+    body = textwrap.dedent("\n".join(line for line in lines[2:] if not line.strip().startswith("return ")))
+
+    first = next(example for example in PYTHON if example.page == ROOT / "docs" / "index.md")
+
+    assert body.strip() in first.text
 
 
 def test_every_public_name_is_in_the_reference() -> None:

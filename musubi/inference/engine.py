@@ -71,6 +71,7 @@ def sample_latents(
 
     Raises:
         SamplingCancelledError: ``cancel`` was set.
+        MusubiError: The result is not finite.
     """
     sigmas = sampler.sigmas(steps, tokens=tokens)
     ask = _Guided(
@@ -84,6 +85,8 @@ def sample_latents(
     )
     with torch.inference_mode(), _undisturbed(device), evaluating(model, *adapters):
         latents = sampler.sample(ask, noise.to(device=device, dtype=torch.float32), sigmas, on_step)
+    if not bool(torch.isfinite(latents).all()):
+        raise MusubiError("sampling gave numbers that are not finite (hint: a LoRA that diverged, or try float32)")
     return latents.clone()
 
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
-from musubi.core.errors import ConfigError, Issue, shown
+from musubi.core.errors import ConfigError, Issue, MusubiError, shown
 from musubi.core.events import Callback, Event, Finished, Progress, Reason, Sampled, Saved, Started, Warned
 from musubi.inference.engine import SamplingCancelledError
 from musubi.networks.file import LoRAFile
@@ -195,6 +195,9 @@ class Run:
         try:
             images = setup.draw_samples(cancel=self._cancel, on_step=self._tell_sampling)
         except SamplingCancelledError:
+            return
+        except MusubiError as error:
+            yield self._tell(Warned(message=f"no samples at step {stepper.step}: {error}"))
             return
         paths = tuple(image.save(folder / f"{stem}-{i:02d}{image.suffix}") for i, image in enumerate(images))
         self._samples += paths

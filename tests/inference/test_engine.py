@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from musubi.core.control import CancelToken
+from musubi.core.errors import MusubiError
 from musubi.inference.engine import SamplingCancelledError, draw_noise, evaluating, sample_latents
 from musubi.noise.guidance import ClassifierFree
 from musubi.noise.samplers import Euler, OnStep, Sampler, UniPC
@@ -158,3 +159,11 @@ def test_cancelling_stops_before_the_next_step_and_restores_the_model(loaded: Lo
 
     assert loaded.model.training
     assert len(loaded.denoiser.asked) == 4
+
+
+def test_a_result_that_is_not_finite_is_an_error_and_no_dark_picture(loaded: Loaded) -> None:
+    with torch.no_grad():
+        next(loaded.model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(MusubiError, match="not finite"):
+        sampled(loaded, "a red fox", guidance=1.0)

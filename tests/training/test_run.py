@@ -30,6 +30,7 @@ from musubi import (
     Started,
     StepEnded,
     Trainer,
+    Uniform,
     Warned,
 )
 from musubi.testing.toy import Toy
@@ -429,3 +430,14 @@ def test_files_have_the_users_ordinary_permissions(trainer: Trainer[Toy], tmp_pa
 
     written = [result.path, *result.state.iterdir()]
     assert {path.stat().st_mode for path in written} == {ordinary.stat().st_mode}
+
+
+def test_samples_that_fail_do_not_end_the_training(trainer: Trainer[Toy]) -> None:
+    diverging = trainer.replace(steps=2, accumulate=1, max_grad_norm=None, schedule=Constant(), timesteps=Uniform())
+    diverging = diverging.with_optimizer(AdamW(lr=1e30)).with_samples("picture number 1", every=1)
+
+    events: list[Event] = []
+    with pytest.raises(RunError), diverging.start(on=[events.append]) as run:
+        list(run)
+
+    assert any("no samples at step 1" in e.message for e in events if isinstance(e, Warned))
