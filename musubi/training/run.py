@@ -35,6 +35,9 @@ class Run:
     from any thread: the step under way is finished, all is saved, and the last event is
     ``Finished(reason="cancelled")``. If a step or the block fails, the state after the last whole step is saved
     before the error goes on, and the callbacks hear ``Finished(reason="failed")``.
+
+    Runs may take turns in a process. At the same time, in threads, they should not use dropout: it draws from torch's
+    one generator.
     """
 
     def __init__(
