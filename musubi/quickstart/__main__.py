@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m musubi.quickstart", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder for all results (%(default)s)")
-    parser.add_argument("--steps", type=_count, default=500, help="optimiser steps (%(default)s)")
+    parser.add_argument("--steps", type=_count, default=900, help="optimiser steps (%(default)s)")
     parser.add_argument(
         "--lr", type=_rate, default=1e-3, help="learning rate; 0 shows that nothing changes (%(default)s)"
     )

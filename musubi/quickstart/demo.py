@@ -11,7 +11,7 @@ from musubi.quickstart.base_model import demo_model
 from musubi.quickstart.dataset import write_dataset
 from musubi.quickstart.score import Comparison, compare
 
-STEPS, RATE, SEED = 500, 1e-3, 0
+STEPS, RATE, SEED = 900, 1e-3, 0
 
 
 @attrs.frozen(kw_only=True)
