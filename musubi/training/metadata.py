@@ -38,7 +38,7 @@ def weight_names(model: Architecture) -> dict[str, str]:
 
 def metadata(trainer: Trainer[Architecture], setup: Setup, stepper: Stepper) -> dict[str, str]:
     """Return the metadata of a LoRA saved now."""
-    loader = setup.loader
+    loader, config = setup.loader, settings(trainer)
     now = datetime.now().astimezone()
     epochs = -(-trainer.steps * trainer.accumulate // max(1, len(loader)))
     facts: Mapping[str, object] = {
@@ -57,7 +57,7 @@ def metadata(trainer: Trainer[Architecture], setup: Setup, stepper: Stepper) -> 
         "ss_lr_scheduler": trainer.schedule.kind,
         "ss_optimizer": repr(trainer.optimizer),
         "ss_max_grad_norm": trainer.max_grad_norm,
-        "ss_mixed_precision": settings(trainer)["precision"],
+        "ss_mixed_precision": config["precision"],
         "ss_seed": trainer.seed,
         "ss_timestep_sampling": (trainer.timesteps or trainer.model.timesteps).kind,
         "ss_weighting_scheme": trainer.weighting.kind,
@@ -69,7 +69,7 @@ def metadata(trainer: Trainer[Architecture], setup: Setup, stepper: Stepper) -> 
         "modelspec.date": now.isoformat(timespec="seconds"),
         **trainer.model.metadata,
         "musubi.version": musubi.__version__,
-        "musubi.config": json.dumps(settings(trainer), ensure_ascii=False, sort_keys=True),
+        "musubi.config": json.dumps(config, ensure_ascii=False, sort_keys=True),
         "musubi.data": loader.content,
     }
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -142,23 +142,24 @@ class RunState:
 
 def latest(output: Path, name: str) -> Path | None:
     """Return the state folder that a run of this name saved last in ``output``, or None."""
-    pattern = re.compile(re.escape(name) + r"(-step\d{8,})?-state")
-    folders = [folder for folder in output.iterdir() if pattern.fullmatch(folder.name)] if output.is_dir() else []
-    times = {folder: found for folder in folders if (found := _saved_at(folder)) is not None}
+    times = {folder: found for folder in _folders(output, name) if (found := _saved_at(folder)) is not None}
     return max(times, key=times.__getitem__, default=None)
 
 
 def tidy(output: Path, name: str) -> None:
-    """Finish or remove what a save that was killed left behind: a state is either there or not."""
-    if not output.is_dir():
-        return
-    for aside in output.glob(f".*{_REPLACED}"):
+    """Finish or remove what a save of this run that was killed left behind: a state is either there or not."""
+    for aside in _folders(output, name, before=r"\.", after=re.escape(_REPLACED)):
         folder = output / aside.name.removeprefix(".").removesuffix(_REPLACED)
-        if not folder.exists() and folder.name.startswith(name):
+        if not folder.exists():
             aside.rename(folder)
-    for unfinished in output.glob(f".*-state.*{_UNFINISHED}"):
-        if unfinished.name.startswith(f".{name}"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in _folders(output, name, before=r"\.", after=r"\.[0-9a-f]+" + re.escape(_UNFINISHED)):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _folders(output: Path, name: str, *, before: str = "", after: str = "") -> list[Path]:
+    """Return the state folders of exactly this name in ``output``, with patterns around theirs."""
+    pattern = re.compile(before + re.escape(name) + r"(-step\d{8,})?-state" + after)
+    return [folder for folder in output.iterdir() if pattern.fullmatch(folder.name)] if output.is_dir() else []
 
 
 def _saved_at(folder: Path) -> float | None:

@@ -44,6 +44,16 @@ def test_a_save_killed_between_its_two_renames_loses_nothing(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["run-state"]
 
 
+def test_what_another_run_is_saving_in_the_same_folder_is_left_alone(tmp_path: Path) -> None:
+    theirs = {".run2-state.old", ".run2-step00000003-state.0a1b.tmp", ".running-state.0a1b.tmp"}
+    for name in theirs:
+        (tmp_path / name).mkdir()
+
+    state.tidy(tmp_path, "run")
+
+    assert {path.name for path in tmp_path.iterdir()} == theirs
+
+
 @pytest.mark.parametrize("file", ["run.json", "adapter.safetensors", "optimizer.pt", "history.safetensors"])
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x80\x02garbage"])
 def test_a_damaged_state_is_refused_by_name(tmp_path: Path, file: str, damage: bytes) -> None:
