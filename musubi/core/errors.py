@@ -9,13 +9,24 @@ from pathlib import Path
 import attrs
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, with escapes for what cannot be shown or would steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 @attrs.frozen
 class Issue:
-    """One problem: the path of the field or file, what is wrong with it, and what to do."""
+    """One problem: the path of the field or file, what is wrong with it, and what to do; each is one line."""
 
-    path: str
-    message: str
-    hint: str = ""
+    path: str = attrs.field(converter=printable)
+    message: str = attrs.field(converter=printable)
+    hint: str = attrs.field(default="", converter=printable)
 
     def under(self, prefix: str) -> Issue:
         """Return the same issue seen from one level up, e.g. ``blocks`` under ``memory[1]``."""
@@ -99,5 +110,5 @@ class RunError(MusubiError):
 
 
 def shown(path: Path | str) -> str:
-    """Return a path as errors show it: with forward slashes on every system."""
-    return Path(path).as_posix()
+    """Return a path as errors show it: with forward slashes on every system, on one line, printable everywhere."""
+    return printable((path if isinstance(path, Path) else Path(path)).as_posix())

@@ -16,6 +16,7 @@ Check = Callable[[object], str | None]
 """Returns what is wrong with a value, e.g. ``must be positive, got -1``, or None."""
 
 _CHECK = "musubi.check"
+_ACCEPTS = "musubi.accepts"
 
 
 def field(*, check: Check | None = None, **options: Any) -> Any:
@@ -24,6 +25,16 @@ def field(*, check: Check | None = None, **options: Any) -> Any:
     if check is not None:
         metadata[_CHECK] = check
     return attrs.field(metadata=metadata, **options)
+
+
+def accepting(kind: Any) -> Mapping[str, Any]:
+    """Return the metadata of a field whose converter takes more than its declared type: what a file may give it."""
+    return {_ACCEPTS: kind}
+
+
+def accepted(attribute: attrs.Attribute[Any], declared: Any) -> Any:
+    """Return the type that a file may give a field in, by default the declared one."""
+    return attribute.metadata.get(_ACCEPTS, declared)
 
 
 def failures(cls: type[attrs.AttrsInstance], values: Mapping[str, object]) -> list[Issue]:

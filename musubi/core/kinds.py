@@ -19,13 +19,32 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         ),
         "source": MappingProxyType(
             {
-                "folder": "musubi.data.sources:Folder",
-                "jsonl": "musubi.data.sources:Jsonl",
+                "folder": "musubi.data.sources.folder:Folder",
+                "jsonl": "musubi.data.sources.rows:Jsonl",
+                "metadata": "musubi.data.sources.metadata:MetadataFolder",
             }
         ),
         "windows": MappingProxyType(
             {
                 "head": "musubi.data.windows:Head",
+                "chunk": "musubi.data.windows:Chunk",
+                "slide": "musubi.data.windows:Slide",
+                "uniform": "musubi.data.windows:Spread",
+                "full": "musubi.data.windows:Full",
+            }
+        ),
+        "rate": MappingProxyType(
+            {
+                "resample": "musubi.data.rates:Resample",
+                "every_frame": "musubi.data.rates:EveryFrame",
+                "stated": "musubi.data.rates:StatedRate",
+            }
+        ),
+        "control_size": MappingProxyType(
+            {
+                "target": "musubi.data.control_size:LikeTarget",
+                "native": "musubi.data.control_size:OwnSize",
+                "area": "musubi.data.control_size:NearArea",
             }
         ),
         "timesteps": MappingProxyType(

@@ -14,7 +14,7 @@ import attrs
 
 from musubi.core import kinds
 from musubi.core.errors import ConfigError, Issue
-from musubi.core.fields import did_you_mean, failures
+from musubi.core.fields import accepted, did_you_mean, failures
 from musubi.core.refs import WeightsRef
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _build(cls: Any, values: dict[str, Any], converter: cattrs.Converter) -> Any
     issues += [
         Issue(key, "is missing") for key, a in fields.items() if key not in values and a.default is attrs.NOTHING
     ]
-    known = [(key, values[key], hints[a.name]) for key, a in fields.items() if key in values]
+    known = [(key, values[key], accepted(a, hints[a.name])) for key, a in fields.items() if key in values]
     arguments, problems = _collect(known, converter)
     issues += problems
     if issues:  # the object cannot be made, but what can be read is checked, so that one attempt tells everything

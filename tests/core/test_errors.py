@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path, PureWindowsPath
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,13 @@ def test_an_issue_says_where_what_and_the_way_out() -> None:
 
 def test_an_issue_without_path_or_hint_is_its_message() -> None:
     assert str(Issue("", "is broken")) == "is broken"
+
+
+def test_an_issue_is_one_line_that_can_be_printed_whatever_files_and_fields_are_called() -> None:
+    issue = Issue("caf\u00e9\n.png", "is not taken for a\x1b[31m.png", "it has \udcff, \r and \u65e5")
+
+    assert str(issue) == "caf\u00e9\\n.png: is not taken for a\\x1b[31m.png (hint: it has \\udcff, \\r and \u65e5)"
+    assert attrs.evolve(issue) == issue
 
 
 @pytest.mark.parametrize(
@@ -101,3 +109,10 @@ def test_a_run_error_travels_between_processes() -> None:
 def test_paths_are_shown_with_forward_slashes() -> None:
     assert shown(Path("a") / "b") == "a/b"
     assert PureWindowsPath("a\\b").as_posix() == "a/b"
+
+
+def test_a_path_is_shown_on_one_line_and_can_be_printed_whatever_its_name() -> None:
+    text = shown("folder/caf\u00e9\nnext\udce9 \u65e5\u672c.png")
+
+    assert text == "folder/caf\u00e9\\nnext\\udce9 \u65e5\u672c.png"
+    assert text.encode("utf-8")
