@@ -1,20 +1,16 @@
-"""The processes of a run: one, unless ``accelerate launch`` or ``torchrun`` started several.
-
-Only accelerate's process state is used. Its ``Accelerator`` keeps precision and accumulation once for the whole
-interpreter, where the environment or another run in it would change this run's numbers.
-"""
+"""The processes of a run: where each computes, and what they compute together."""
 
 from __future__ import annotations
 
 from typing import cast
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
 
 from musubi.core.errors import ConfigError, Issue
 from musubi.memory.device import pick_device, usable_device
+from musubi.team import Team
 
 
 class Processes:
@@ -26,19 +22,18 @@ class Processes:
         Raises:
             ConfigError: This machine does not have the device, or the launcher has given this process another.
         """
-        self._state = PartialState()
-        self.rank: int = self._state.process_index
-        self.count: int = self._state.num_processes
+        self._team = Team()
+        self.rank, self.count = self._team.rank, self._team.count
         self.device = self._place(device)
 
     @property
     def leads(self) -> bool:
         """Whether this process writes the files."""
-        return self.rank == 0
+        return self._team.leads
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
-        self._state.wait_for_everyone()
+        self._team.wait()
 
     def average(self, tensors: list[Tensor]) -> None:
         """Replace every tensor by its mean over the processes, in one flat reduction."""
@@ -51,7 +46,7 @@ class Processes:
     def _place(self, name: str | None) -> torch.device:
         if self.count == 1:
             return pick_device(None) if name is None else usable_device(name)
-        given = cast(torch.device, self._state.device)
+        given = torch.device(self._team.device)
         if name is not None and torch.device(name).type != given.type:
             hint = "leave device out: the launcher gives every process its own"
             raise ConfigError("no such device", [Issue("device", f"is {name!r}, but the launcher gave {given}", hint)])
