@@ -104,7 +104,15 @@ class Stage:
 
     name: str
     components: tuple[str, ...]
-    reads: tuple[Literal["pixels", "caption", "controls"], ...]
+    reads: tuple[Literal["pixels", "caption", "controls", "mask"], ...]
+
+
+@attrs.frozen(kw_only=True)
+class CaptionLengths:
+    """How many tokens each of several captions has, and how many the text encoder reads."""
+
+    tokens: tuple[int, ...]
+    limit: int
 
 
 @attrs.frozen(kw_only=True)
@@ -270,7 +278,10 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
-        """Run one stage over samples of equal pixel shape and return the entries, in the samples' order."""
+        """Run one stage over samples of equal pixel shapes, conditions included, and return the entries in their order.
+
+        Samples may be encoded together; an entry then depends on its neighbours by no more than float rounding.
+        """
 
     @abstractmethod
     def decode(self, models: Models, latents: Tensor) -> Tensor:
@@ -279,6 +290,10 @@ class Codec(ABC):
     @abstractmethod
     def identity(self, component: str) -> str:
         """Return what tells this component's weights and settings from others, for the cache's fingerprint."""
+
+    def caption_lengths(self, captions: Sequence[str]) -> CaptionLengths | None:
+        """Count the tokens of captions with the tokenizer alone; None if this text encoder has no limit."""
+        return None
 
 
 class Denoiser(ABC, Generic[C]):

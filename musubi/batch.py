@@ -16,18 +16,24 @@ RAGGED = "varlen_"
 """Tensors whose name begins so differ in their first size from item to item and are never stacked."""
 
 
+LOSS_MASK = "loss_mask"
+"""Where the loss counts, from 0 to 1: float32 of shape (frames, height, width) in latent cells."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Sample:
     """One training item, or one request, as a codec sees it: decoded pixels and words.
 
     ``pixels`` is uint8 RGB of shape (frames, height, width, 3), already resized to its bucket; None where only text
-    matters. ``controls`` are conditioning pictures or clips in the same form, by role.
+    matters. ``controls`` are conditioning pictures or clips in the same form, by role, each of its own size. ``mask``
+    is uint8 of shape (frames, height, width), or of one frame for all: where the loss counts.
     """
 
     name: str
     caption: str = ""
     pixels: Tensor | None = None
     controls: Mapping[str, Sequence[Tensor]] = attrs.field(factory=dict)
+    mask: Tensor | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -51,12 +57,16 @@ def batch_key(tensors: Mapping[str, Tensor]) -> str:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Batch:
-    """Entries of one batch key together: stacked tensors (first dimension = item), ragged ones as tuples."""
+    """Entries of one batch key together: stacked tensors (first dimension = item), ragged ones as tuples.
+
+    ``weights`` are what the items' losses are multiplied by; empty means 1 for each.
+    """
 
     items: tuple[str, ...]
     bucket: str
     stacked: Mapping[str, Tensor]
     ragged: Mapping[str, tuple[Tensor, ...]]
+    weights: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)

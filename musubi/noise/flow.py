@@ -20,9 +20,15 @@ def clean_estimate(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return x.float() - _per_item(sigma, x) * velocity.float()
 
 
-def error(predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean squared error as a float32 scalar, each item's share times its ``weight`` of shape (batch,)."""
+def error(predicted: Tensor, target: Tensor, weight: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+    """Return the mean squared error as a float32 scalar, each item's share times its ``weight`` of shape (batch,).
+
+    ``mask`` of shape (batch, frames, height, width), from 0 to 1, is what every cell's square is multiplied by before
+    the mean over all cells: what it leaves out neither counts nor makes the rest count more.
+    """
     squares = (predicted.float() - target.float()).square()
+    if mask is not None:
+        squares = squares * mask.to(squares).reshape(len(squares), 1, *squares.shape[2:])
     if weight is None:
         return squares.mean()
     return (squares.flatten(1).mean(dim=1) * weight.to(squares)).mean()

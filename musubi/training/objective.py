@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from musubi.architecture import Denoiser, Geometry
-from musubi.batch import Batch
+from musubi.batch import LOSS_MASK, Batch
 from musubi.noise import flow
 from musubi.noise.timesteps import TimestepSampler
 from musubi.noise.weighting import Weighting
@@ -27,8 +27,8 @@ class Measured:
 class Objective:
     """Draw noise and a noise level for each item, ask for the velocity, compare with ``noise - clean``.
 
-    Everything is float32 but the inside of the network, which computes in ``dtype``. Random numbers are drawn on the
-    CPU, so that a run is the same on every device.
+    A batch's ``loss_mask`` and the items' own weights multiply the error. Everything is float32 but the inside of the
+    network, which computes in ``dtype``. Random numbers are drawn on the CPU: a run is the same on every device.
     """
 
     denoiser: Denoiser[Any]
@@ -46,5 +46,13 @@ class Objective:
         conditions = self.denoiser.conditions(batch)
         with torch.autocast(clean.device.type, self.dtype, enabled=self.dtype != torch.float32):
             predicted = self.denoiser.velocity(model, flow.mix(clean, noise, sigma), sigma, conditions)
-        loss = flow.error(predicted.float(), noise - clean, weight=self.weighting.weights(sigma))
+        weight = _weight(self.weighting.weights(sigma), batch)
+        loss = flow.error(predicted.float(), noise - clean, weight=weight, mask=batch.stacked.get(LOSS_MASK))
         return Measured(loss=loss, sigma=sigma)
+
+
+def _weight(levels: Tensor, batch: Batch) -> Tensor:
+    """Return what each item's loss is multiplied by: for its noise level, and for itself."""
+    if all(weight == 1 for weight in batch.weights):
+        return levels
+    return levels * torch.tensor(batch.weights, dtype=torch.float32, device=levels.device)
