@@ -1,0 +1,1 @@
+"""Where items come from: folders, rows, tables, and what belongs to what."""
