@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -23,6 +25,22 @@ def picture(path: Path, *, size: tuple[int, int] = (64, 48), seed: int = 0, capt
     """Write a picture, by default with a caption beside it."""
     Image.fromarray(pixels(*size, seed=seed)).save(path)
     return _captioned(path, caption)
+
+
+def raw_png(path: Path, values: NDArray[Any], *, before: bytes = b"", after: bytes = b"") -> Path:
+    """Write uint8 or uint16 of shape (height, width, 1 to 4 channels) as they are, with chunks around the pixels."""
+    height, width, channels = values.shape
+    bits, colour = 8 * values.dtype.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = values.astype(">u2" if bits == 16 else "u1").reshape(height, width * channels)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + before + data + after + png_chunk(b"IEND", b""))
+    return path
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return one chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def clip(
