@@ -1,0 +1,1 @@
+"""A scan for people: text, card, figures, page."""
