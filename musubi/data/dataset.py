@@ -11,12 +11,19 @@ import attrs
 from musubi.architecture import Geometry, Size
 from musubi.core.errors import Issue
 from musubi.core.events import Callback
-from musubi.core.fields import count, field, one_of
+from musubi.core.fields import accepting, count, field, one_of, optional
 from musubi.core.spec import Spec
-from musubi.data.sources import Folder, Jsonl, Source
+from musubi.data.captions import Captions
+from musubi.data.control_size import ControlSize, LikeTarget
+from musubi.data.holdout import HoldOut
+from musubi.data.rates import FrameRate, Resample
+from musubi.data.sources.folder import Folder
+from musubi.data.sources.rows import Jsonl
+from musubi.data.sources.source import Source
 from musubi.data.windows import Head, Windows
 
 if TYPE_CHECKING:
+    from musubi.architecture import Architecture
     from musubi.data.scan import Scan
 
 Controls = Literal["optional", "required"]
@@ -26,9 +33,15 @@ class DatasetOptions(TypedDict, total=False):
     """What ``from_folder`` and ``from_jsonl`` pass on to the dataset's fields."""
 
     windows: Windows
+    rate: FrameRate
+    keep_short: bool
+    captions: Captions
     batch_size: int
     repeats: int
     control: Controls
+    control_count: int | None
+    control_size: ControlSize
+    validation: HoldOut | None
     bucketing: bool
     no_upscale: bool
     geometry: Geometry
@@ -62,9 +75,25 @@ def _as_tuple(value: object) -> object:
 class Dataset(Spec):
     """Describe the training items: pictures and clips of ``sources``, each in the bucket nearest its aspect ratio.
 
-    ``resolution`` is (width, height), or one number for a square; with ``bucketing`` only its area counts. ``frames``
-    are the wanted clip lengths, and ``windows`` says where they are cut. A clip that is shorter than all of them is
-    reported. Pictures are always single frames. ``batch_size`` and ``repeats`` concern training alone.
+    Pictures are always single frames.
+
+    Args:
+        sources: Where the items come from.
+        resolution: (width, height), or one number for a square; with ``bucketing`` only its area counts.
+        frames: The wanted clip lengths.
+        windows: Where in a clip they are cut.
+        rate: At which frame rate; the model's own unless told otherwise.
+        keep_short: Whether a clip shorter than all ``frames`` is kept at the longest legal length, or reported.
+        captions: What is done to captions before they are encoded.
+        batch_size: How many items of one bucket a training batch holds.
+        repeats: How often an epoch sees every item.
+        control: Whether items must, or may, carry conditioning pictures or clips.
+        control_count: How many each must have, those beyond are left out; None takes all there are.
+        control_size: The size that conditioning pictures are encoded at.
+        validation: What is held out of training.
+        bucketing: Whether every item keeps about its own aspect ratio, or is cropped to ``resolution``.
+        no_upscale: Whether what is smaller than ``resolution`` keeps its size.
+        geometry: The sizes and lengths that the architecture allows.
 
     Example:
         >>> from musubi import Dataset
@@ -74,12 +103,18 @@ class Dataset(Spec):
     """
 
     sources: tuple[Source, ...] = attrs.field(converter=_sources)
-    resolution: Size = attrs.field(converter=_size)
-    frames: tuple[int, ...] = attrs.field(default=(1,), converter=_lengths)
+    resolution: Size = attrs.field(converter=_size, metadata=accepting(int | Size))
+    frames: tuple[int, ...] = attrs.field(default=(1,), converter=_lengths, metadata=accepting(int | tuple[int, ...]))
     windows: Windows = attrs.field(factory=Head)
+    rate: FrameRate = attrs.field(factory=Resample)
+    keep_short: bool = False
+    captions: Captions = attrs.field(factory=Captions)
     batch_size: int = field(default=1, check=count())
     repeats: int = field(default=1, check=count())
     control: Controls = "optional"
+    control_count: int | None = field(default=None, check=optional(count()))
+    control_size: ControlSize = attrs.field(factory=LikeTarget)
+    validation: HoldOut | None = None
     bucketing: bool = True
     no_upscale: bool = False
     geometry: Geometry = attrs.field(factory=Geometry)
@@ -122,10 +157,11 @@ class Dataset(Spec):
             yield Issue("frames", "there is no length", "frames=(1,) takes single frames")
         for i, length in enumerate(self.frames):
             yield from self.geometry.frame_issues(length, f"frames[{i}]")
-        size_issues = self.geometry.size_issues(self.resolution, "resolution")
-        yield from size_issues
+        if not self.bucketing:
+            yield from self.geometry.size_issues(self.resolution, "resolution")
+            return
         least = 2 * self.geometry.multiple
-        if not size_issues and self.bucketing and self.resolution[0] * self.resolution[1] < least**2:
+        if min(self.resolution) < 1 or self.resolution[0] * self.resolution[1] < least**2:
             yield Issue("resolution", "is too small for buckets", f"take at least {least}x{least}, or bucketing=False")
 
     def repeat(self, times: int) -> Self:
@@ -136,9 +172,25 @@ class Dataset(Spec):
         """Return a dataset whose batches hold so many items of one bucket."""
         return self.replace(batch_size=batch_size)
 
-    def with_control(self, *, required: bool = True) -> Self:
-        """Return a dataset whose items must, or may, carry a conditioning picture or clip."""
-        return self.replace(control="required" if required else "optional")
+    def with_control(self, *, required: bool = True, count: int | None = None, size: ControlSize | None = None) -> Self:
+        """Return a dataset whose items must, or may, carry ``count`` (None: any number of) conditioning files."""
+        return self.replace(
+            control="required" if required else "optional",
+            control_count=count,
+            control_size=size or self.control_size,
+        )
+
+    def with_captions(self, captions: Captions) -> Self:
+        """Return a dataset whose captions are treated in another way: trigger word, shuffled tags, dropout."""
+        return self.replace(captions=captions)
+
+    def with_rate(self, rate: FrameRate) -> Self:
+        """Return a dataset whose clips are taken at another frame rate."""
+        return self.replace(rate=rate)
+
+    def with_validation(self, *, share: float = 0.0, folder: Path | str | None = None, seed: int = 0) -> Self:
+        """Return a dataset of which a share of the files, or those in a folder, are held out of training."""
+        return self.replace(validation=HoldOut(share=share, folder=folder, seed=seed))
 
     def with_windows(self, windows: Windows) -> Self:
         """Return a dataset that cuts clips in another way."""
@@ -148,12 +200,23 @@ class Dataset(Spec):
         """Return a dataset for another architecture's sizes and lengths; ``Cache.build`` does this for its model."""
         return self.replace(geometry=geometry)
 
-    def scan(self, *, on: Iterable[Callback] = ()) -> Scan:
+    def scan(
+        self,
+        *,
+        thorough: bool = False,
+        model: Architecture | None = None,
+        on: Iterable[Callback] = (),
+        progress: bool = True,
+    ) -> Scan:
         """Look at every file's header and return what would be trained, and what not and why.
+
+        ``thorough`` decodes every picture and the first frame of every clip, with their conditioning files and masks:
+        damaged files and near-duplicates are found. With a ``model`` captions longer than its text encoder reads are
+        found; this needs its tokenizer.
 
         Raises:
             DataError: A folder or file of rows cannot be read, or holds nothing.
         """
         from musubi.data.scan import scan
 
-        return scan(self, on=tuple(on))
+        return scan((self,), thorough=thorough, model=model, on=tuple(on), progress=progress)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+from tqdm.auto import tqdm
 
-from musubi.core.errors import DataError, Issue
+from musubi.core.errors import DataError, Issue, shown
 from musubi.core.events import Callback, Progress
-from musubi.data.buckets import Buckets
-from musubi.data.media import probe
-from musubi.data.sample import Item, Probe, Record, Window, labels
-from musubi.data.sources import read_all
+from musubi.data.items import Probes, find_items
+from musubi.data.sample import Item, Probe, Record, Split, labels
+from musubi.data.sources.folder import Folder
+from musubi.data.sources.source import Listing, read_all
 
 if TYPE_CHECKING:
+    from musubi.architecture import Architecture
     from musubi.data.dataset import Dataset
-    from musubi.data.report import Report
+    from musubi.data.report.report import Report
+
+_PATIENCE_S = 1.0
+"""How long a scan takes before it shows a progress bar."""
 
 
 def _number(values: Sized) -> str:
@@ -27,10 +33,14 @@ def _number(values: Sized) -> str:
 
 @attrs.frozen(kw_only=True)
 class Scan:
-    """What a dataset holds: the items that would be trained, and an issue for everything that would not."""
+    """What a dataset holds: the items that would be trained, and an issue for everything that would not.
+
+    ``notes`` are about items that are kept: enlarged, retimed, nearly the same as another, with too long a caption.
+    """
 
     items: tuple[Item, ...] = attrs.field(repr=_number)
     dropped: tuple[Issue, ...] = attrs.field(default=(), repr=_number)
+    notes: tuple[Issue, ...] = attrs.field(default=(), repr=_number)
 
     @property
     def buckets(self) -> Mapping[str, int]:
@@ -38,8 +48,8 @@ class Scan:
         return dict(Counter(item.bucket_label for item in self.items).most_common())
 
     def report(self) -> Report:
-        """Return the scan in words, as a card and as figures."""
-        from musubi.data.report import Report
+        """Return the scan in words, as a card, as figures and as a page."""
+        from musubi.data.report.report import Report
 
         return Report(scan=self)
 
@@ -50,65 +60,153 @@ class Scan:
         return self.report()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
-def scan(dataset: Dataset, *, on: Sequence[Callback] = ()) -> Scan:
-    """Return the items of a dataset in the order of its sources; raises ``DataError`` if a source cannot be read."""
-    listing = read_all(dataset.sources)
-    names = labels([record.path for record in listing.records])
+class _Files:
+    """Looks into every file anew."""
+
+    def probe(self, path: Path) -> Probe:
+        from musubi.data.media.loading import probe
+
+        return probe(path)
+
+
+@attrs.frozen(kw_only=True)
+class _Found:
+    """A record of one of the datasets, and whether its place says that it is held out."""
+
+    dataset: Dataset
+    record: Record
+    held_out: bool
+
+
+def scan(
+    datasets: Sequence[Dataset],
+    *,
+    thorough: bool = False,
+    model: Architecture | None = None,
+    on: Sequence[Callback] = (),
+    memory: Probes | None = None,
+    progress: bool = True,
+) -> Scan:
+    """Return the items of datasets in the order of their sources.
+
+    ``memory`` may remember what files hold. Names are unique over all the datasets.
+
+    Raises:
+        DataError: A source cannot be read, or holds nothing.
+    """
+    listings = [_listing(dataset) for dataset in datasets]
+    dropped = [issue for listing, _ in listings for issue in listing.issues]
+    notes = [note for listing, _ in listings for note in listing.notes]
+    found = [one for _, records in listings for one in records]
+    names = labels([one.record.path for one in found])
     items: list[Item] = []
-    dropped = list(listing.issues)
-    for done, (record, name) in enumerate(zip(listing.records, names, strict=True), start=1):
-        try:
-            items += _items(dataset, record, name)
-        except DataError as error:
-            dropped += error.issues
-        for callback in on:
-            callback(Progress(task="scan", done=done, total=len(names), detail=name))
-    return Scan(items=tuple(items), dropped=tuple(dropped))
+    probes = memory or _Files()
+    with tqdm(total=len(found), desc="scan", unit="file", delay=_PATIENCE_S, disable=not progress) as bar:
+        for done, (one, name) in enumerate(zip(found, names, strict=True), start=1):
+            try:
+                result = find_items(one.dataset, one.record, name, probes)
+                items += _held_out(result.items) if one.held_out else result.items
+                notes += result.notes
+            except DataError as error:
+                dropped += error.issues
+            bar.update()
+            for callback in on:
+                callback(Progress(task="scan", done=done, total=len(names), detail=name))
+    kept = _divided(items, found, names)
+    if thorough:
+        kept, damaged, alike = _looked_at(kept, progress=progress)
+        dropped += damaged
+        notes += alike
+    if model is not None:
+        notes += _too_long(kept, model)
+    return Scan(items=tuple(kept), dropped=tuple(dropped), notes=tuple(notes))
 
 
-def _items(dataset: Dataset, record: Record, media: str) -> Iterator[Item]:
-    """Yield a picture's item, or one for each window of a clip; raises ``DataError`` if there is none."""
-    if dataset.control == "required" and not record.controls:
-        raise _dropped(record, "control missing", "add a conditioning file to it, or drop with_control()")
-    seen = probe(record.path, horizon=dataset.windows.horizon(dataset.frames))
-    bucket = Buckets(
-        resolution=dataset.resolution,
-        step=dataset.geometry.multiple,
-        enabled=dataset.bucketing,
-        no_upscale=dataset.no_upscale,
-    ).choose(seen.size)
-    if 0 in bucket:
-        width, height = seen.size
-        hint = f"{width}x{height} has a side below {dataset.geometry.multiple} pixels; allow upscaling or replace it"
-        raise _dropped(record, "too small", hint)
-    for window in _windows(dataset, record, seen):
-        yield Item(
-            name=media if seen.kind == "image" else f"{media}_{window}",
-            media=media,
-            path=record.path,
-            kind=seen.kind,
-            caption=record.caption,
-            size=seen.size,
-            bucket=bucket,
-            window=window,
-            repeats=dataset.repeats,
-            batch_size=dataset.batch_size,
-            controls=record.controls,
-        )
+def _listing(dataset: Dataset) -> tuple[Listing, Sequence[_Found]]:
+    """Return what a dataset's sources list; a folder of held-out files that they do not reach is one more source."""
+    listing, rule = read_all(dataset.sources), dataset.validation
+    found = [
+        _Found(dataset=dataset, record=record, held_out=rule is not None and rule.holds(record.path))
+        for record in listing.records
+    ]
+    if rule is None or rule.folder is None or any(one.held_out for one in found):
+        return listing, found
+    further = _validation_folder(dataset, rule.folder).read()
+    found += [_Found(dataset=dataset, record=record, held_out=True) for record in further.records]
+    issues, notes = (*listing.issues, *further.issues), (*listing.notes, *further.notes)
+    return attrs.evolve(listing, issues=issues, notes=notes), found
 
 
-def _windows(dataset: Dataset, record: Record, seen: Probe) -> Sequence[Window]:
-    if seen.kind == "image":
-        return (Window(),)
-    if not dataset.geometry.video:
-        raise _dropped(record, "clips are not trained", "this architecture makes single pictures; export frames as PNG")
-    windows = dataset.windows.cut(seen.frames, dataset.frames)
-    if not windows:
-        wanted = ", ".join(map(str, dataset.frames))
-        hint = f"has {seen.frames} frames, wanted are {wanted}; add a shorter length to frames"
-        raise _dropped(record, "too short", hint)
-    return windows
+def _validation_folder(dataset: Dataset, folder: Path) -> Folder:
+    """Return the folder as a source like the dataset's own first folder."""
+    for source in dataset.sources:
+        if isinstance(source, Folder):
+            return source.replace(path=folder, control=None, masks=None)
+    return Folder(folder)
 
 
-def _dropped(record: Record, message: str, hint: str) -> DataError:
-    return DataError("dropped", [Issue(record.place, message, hint)])
+def _held_out(items: Iterable[Item]) -> list[Item]:
+    return [attrs.evolve(item, split="validation") for item in items]
+
+
+def _divided(items: Sequence[Item], found: Sequence[_Found], names: Sequence[str]) -> list[Item]:
+    """Hold out the shares that the datasets want, each of its own usable files."""
+    usable = {item.media for item in items}
+    chosen: set[str] = set()
+    for dataset in {id(one.dataset): one.dataset for one in found}.values():
+        rule = dataset.validation
+        if rule is not None and rule.share:
+            own = [name for one, name in zip(found, names, strict=True) if one.dataset is dataset and name in usable]
+            chosen |= rule.chosen(own)
+    split: Mapping[bool, Split] = {True: "validation", False: "train"}
+    return [attrs.evolve(item, split=split[True]) if item.media in chosen else item for item in items]
+
+
+def _looked_at(items: Sequence[Item], *, progress: bool) -> tuple[list[Item], list[Issue], list[Issue]]:
+    """Decode the beginning of every file: return the items that can be, the damaged files, and the look-alikes.
+
+    Conditioning files and masks are decoded, too.
+    """
+    from musubi.data.media.loading import load_sample
+    from musubi.data.report.likeness import groups, signature
+
+    first = {item.media: item for item in reversed(items)}
+    seen: dict[str, int] = {}
+    damaged: dict[str, Sequence[Issue]] = {}
+    with tqdm(total=len(first), desc="look", unit="file", delay=_PATIENCE_S, disable=not progress) as bar:
+        for media, item in reversed(first.items()):
+            try:
+                pixels = load_sample(attrs.evolve(item, picked=item.frames[:1])).pixels
+                assert pixels is not None
+                seen[media] = signature(pixels[0].numpy())
+            except DataError as error:
+                damaged[media] = error.issues
+            bar.update()
+    alike = [issue for group in groups(seen) for issue in _alike([first[media] for media in group])]
+    return (
+        [item for item in items if item.media not in damaged],
+        [issue for issues in damaged.values() for issue in issues],
+        alike,
+    )
+
+
+def _alike(group: Sequence[Item]) -> Iterator[Issue]:
+    for item in group[1:]:
+        hint = f"looks like {shown(group[0].path)}; keep one, or repeat it on purpose"
+        yield Issue(shown(item.path), "near-duplicate", hint)
+
+
+def _too_long(items: Sequence[Item], model: Architecture) -> Iterator[Issue]:
+    """Yield the captions that the model's text encoder does not read to their end."""
+    captions = list(dict.fromkeys(caption for item in items for caption in item.captions))
+    lengths = model.codec().caption_lengths(captions)
+    if lengths is None:
+        return
+    long = {c: n for c, n in zip(captions, lengths.tokens, strict=True) if n > lengths.limit}
+    told: set[str] = set()
+    for item in items:
+        for caption in item.captions:
+            if caption in long and item.media not in told:
+                told.add(item.media)
+                hint = f"{long[caption]} tokens, the text encoder reads {lengths.limit}; shorten it"
+                yield Issue(shown(item.path), "caption is too long", hint)

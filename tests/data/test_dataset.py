@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from musubi.architecture import Geometry
 from musubi.core.errors import ConfigError
 from musubi.data.dataset import Dataset
-from musubi.data.sources import Folder
+from musubi.data.sources.folder import Folder
 from musubi.data.windows import Head
 
 sides = st.integers(2, 80).map(lambda n: 16 * n)
@@ -56,13 +56,23 @@ def test_every_option_returns_a_new_dataset_and_leaves_the_old_one() -> None:
 
 def test_everything_wrong_is_reported_at_once_with_the_nearest_legal_values() -> None:
     with pytest.raises(ConfigError) as caught:
-        Dataset(sources=(), resolution=(833, 480), frames=(1, 24), control="maybe")  # type: ignore[arg-type]
+        Dataset(
+            sources=(),
+            resolution=(833, 480),
+            bucketing=False,
+            frames=(1, 24),
+            control="maybe",  # type: ignore[arg-type]
+        )
 
     text = str(caught.value)
     assert "sources: there is none" in text
     assert "resolution: width and height must be multiples of 16, got 833x480 (hint: nearest are 832x480" in text
     assert "frames[1]: must be 4 * k + 1, got 24 (hint: nearest are 21 and 25)" in text
     assert "control: must be one of optional, required" in text
+
+
+def test_with_buckets_a_resolution_is_an_area_that_need_not_fit_the_grid() -> None:
+    assert Dataset.from_folder("a", resolution=(1920, 1080)).resolution == (1920, 1080)
 
 
 def test_a_resolution_too_small_for_buckets_is_refused_unless_they_are_off() -> None:
@@ -86,3 +96,9 @@ def test_the_caption_extension_reaches_the_folder() -> None:
     dataset = Dataset.from_folder(Path("a"), resolution=64, caption_extension=".caption")
 
     assert dataset.sources == (Folder("a", caption_extension=".caption"),)
+
+
+def test_a_file_may_give_single_numbers_as_the_constructor_does() -> None:
+    text = 'resolution = 512\nframes = 25\n[[sources]]\nkind = "folder"\npath = "clips"\n'
+
+    assert Dataset.from_toml(text) == Dataset.from_folder("clips", resolution=512, frames=25)

@@ -25,6 +25,17 @@ def test_a_stem_of_its_own_is_the_label() -> None:
     assert labels([Path("d/cat.v2.png"), Path("d/my dog.jpg")]) == ("cat.v2", "my dog")
 
 
+def test_a_folder_of_frames_is_labelled_by_its_whole_name() -> None:
+    assert labels([Path("d/walk v1.5"), Path("d/walk v1.6")]) == ("walk v1.5", "walk v1.6")
+
+
+def test_a_picture_called_like_a_window_of_a_folder_of_frames_gets_a_hash() -> None:
+    folder, picture = labels([Path("walk"), Path("walk_00000-025.png")])
+
+    assert folder == "walk"
+    assert picture.startswith("walk_00000-025-")
+
+
 def test_labels_do_not_change_when_the_whole_tree_moves() -> None:
     here = labels([Path("/home/me/a/x.png"), Path("/home/me/b/x.png")])
     there = labels([Path("/mnt/disk/a/x.png"), Path("/mnt/disk/b/x.png")])

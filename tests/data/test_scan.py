@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from musubi import EveryFrame, Folder
 from musubi.architecture import Geometry
 from musubi.core.errors import DataError
 from musubi.core.events import Event, Progress
@@ -30,12 +31,12 @@ def test_good_files_are_kept_and_every_bad_one_is_named(tmp_path: Path) -> None:
     (picture(tmp_path / "broken.png")).write_bytes(b"nonsense")
     clip(tmp_path / "short.mp4", frames=3)
 
-    scan = Dataset.from_folder(tmp_path, resolution=64, frames=(5, 9)).scan()
+    scan = Dataset.from_folder(tmp_path, resolution=64, frames=(5, 9), rate=EveryFrame()).scan()
 
     assert [item.name for item in scan.items] == ["good"]
     dropped = {Path(issue.path).name: issue for issue in scan.dropped}
     assert set(dropped) == {"bare.png", "broken.png", "short.mp4"}
-    assert dropped["short.mp4"].hint == "has 3 frames, wanted are 5, 9; add a shorter length to frames"
+    assert dropped["short.mp4"].hint == "has 3 frames, wanted are 5, 9; add a shorter length, or keep_short=True"
 
 
 def test_required_controls_are_asked_for_and_given_ones_are_kept(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_required_controls_are_asked_for_and_given_ones_are_kept(tmp_path: Path)
     assert len(dataset.scan()) == 2
     scan = dataset.with_control(required=True).scan()
 
-    assert [item.caption for item in scan.items] == ["x"]
+    assert [item.captions for item in scan.items] == [("x",)]
     assert [issue.message for issue in scan.dropped] == ["control missing"]
 
 
@@ -102,3 +103,63 @@ def test_the_scan_tells_its_progress(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read folder"):
         Dataset.from_folder(tmp_path / "gone", resolution=64).scan()
+
+
+def test_a_share_of_the_files_is_held_out_and_windows_stay_together(tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        clip(tmp_path / f"{name}.mp4", frames=9)
+
+    scan = Dataset.from_folder(tmp_path, resolution=64, frames=(1, 5)).with_validation(share=0.25).scan()
+
+    held_out = {item.media for item in scan.items if item.split == "validation"}
+    assert len(held_out) == 2
+    assert all((item.media in held_out) == (item.split == "validation") for item in scan.items)
+
+
+@pytest.mark.parametrize("place", ["inside", "beside"])
+def test_a_folder_is_held_out_wherever_it_lies(tmp_path: Path, place: str) -> None:
+    train = tmp_path / "train"
+    held_out = {"inside": train / "val", "beside": tmp_path / "val"}[place]
+    held_out.mkdir(parents=True)
+    train.mkdir(exist_ok=True)
+    picture(train / "a.png")
+    picture(held_out / "b.png", seed=1)
+
+    dataset = Dataset.from_folder(train, resolution=64, recursive=True).with_validation(folder=held_out)
+
+    assert {item.name: item.split for item in dataset.scan().items} == {"a": "train", "b": "validation"}
+
+
+def test_a_thorough_scan_finds_what_headers_do_not_tell(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", size=(96, 96), seed=3)
+    picture(tmp_path / "again.jpg", size=(96, 96), seed=3)
+    picture(tmp_path / "other.png", size=(96, 96), seed=4)
+    damaged = picture(tmp_path / "torn.png", size=(256, 256), seed=5)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-2000] + bytes(1000) + content[-1000:])
+    dataset = Dataset.from_folder(tmp_path, resolution=64)
+
+    quick, thorough = dataset.scan(), dataset.scan(thorough=True)
+
+    assert (len(quick), quick.dropped, quick.notes) == (4, (), ())
+    assert [item.name for item in thorough.items] == ["a", "again", "other"]
+    assert [Path(issue.path).name for issue in thorough.dropped] == ["torn.png"]
+    assert [(Path(note.path).name, note.message) for note in thorough.notes] == [("again.jpg", "near-duplicate")]
+
+
+def test_a_thorough_scan_looks_into_conditioning_files_and_masks(tmp_path: Path) -> None:
+    for name in ("good.png", "bad.png", "worse.png"):
+        picture(tmp_path / name)
+        for place in ("control", "masks"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            picture(tmp_path / place / name, size=(256, 192), seed=5)
+    for torn in (tmp_path / "control" / "bad.png", tmp_path / "masks" / "worse.png"):
+        torn.write_bytes(torn.read_bytes()[:9000])
+    source = Folder(tmp_path, control=tmp_path / "control", masks=tmp_path / "masks")
+    dataset = Dataset(sources=(source,), resolution=64)
+
+    quick, thorough = dataset.scan(), dataset.scan(thorough=True)
+
+    assert (len(quick), quick.dropped) == (3, ())
+    assert [item.name for item in thorough.items] == ["good"]
+    assert len(thorough.dropped) == 2
