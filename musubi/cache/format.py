@@ -6,27 +6,37 @@ Names are labels only; what is valid is decided by the manifest and by the finge
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+import attrs
 
 from musubi.architecture import Size
-from musubi.core import atomic
-from musubi.core.errors import CacheError, ConfigError, Issue, shown
+from musubi.batch import batch_key
+from musubi.core.errors import CacheError, Issue, shown
 from musubi.data.sample import Item, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FINGERPRINT = "musubi.fingerprint"
-PARTS = "musubi.parts"
+"""What the file was made of, all of it."""
+
+PART, PARTS = "musubi.part", "musubi.parts"
+"""Which part of an item the file is, and how many there are."""
+
+DATA = "musubi.data"
+"""The SHA-256 of the tensors' bytes: tells whether all of them reached the disk."""
+
 SUFFIX = ".safetensors"
 
 _VERSION = "1.0.1"
-_LONGEST = 140
+_LONGEST = 180
 """Bytes of a file name left to the stem: most file systems end at 255, temporary names need some."""
 
 _DTYPE = re.compile(r"_(float\d+(_e\dm\d(fn|fnuz)?)?|bfloat16|u?int\d+|bool)$")
@@ -72,11 +82,11 @@ def content_name(key: str) -> str:
     return _SHAPE.sub("", name) if name.startswith("latents") else name
 
 
-def metadata(item: Item, *, architecture: str, text: bool) -> dict[str, str]:
-    """Return the metadata that the reference writes: sizes for pixels, the caption for text."""
+def metadata(item: Item, *, architecture: str, caption: str | None = None) -> dict[str, str]:
+    """Return the metadata that the reference writes: the caption for text, sizes for pixels."""
     common = {"architecture": architecture, "format_version": _VERSION}
-    if text:
-        return {**common, "caption1": item.caption}
+    if caption is not None:
+        return {**common, "caption1": caption}
     width, height = item.size if item.kind == "image" else item.bucket
     frames = {"frame_count": str(item.window.count)} if item.kind == "video" else {}
     return {**common, "width": str(width), "height": str(height), **frames}
@@ -89,37 +99,45 @@ def dump(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> bytes:
     stored = {tensor_key(name, t): t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     data = save(stored, dict(facts))
     (length,) = struct.unpack("<Q", data[:8])
-    header = json.dumps(
-        json.loads(data[8 : 8 + length]), sort_keys=True, ensure_ascii=False, separators=(",", ":")
-    ).encode()
+    described = json.loads(data[8 : 8 + length])
+    described["__metadata__"] = {**facts, DATA: digest(data[8 + length :])}
+    header = json.dumps(described, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that it is either there and whole, or not there.
+@attrs.frozen(kw_only=True)
+class Found:
+    """A whole file as it lies on the disk: its metadata, and what the manifest says of it."""
 
-    Raises:
-        CacheError: The disk is full, or the folder may not be written.
-    """
-    try:
-        atomic.write_bytes(path, data)
-    except ConfigError as error:
-        hint = "free some space or check the folder's permissions, then build again: it goes on where it stopped"
-        raise CacheError("cannot write", [Issue(i.path, i.message, hint) for i in error.issues]) from error
+    facts: Mapping[str, str]
+    bytes: int
+    sha256: str
+    key: str
 
 
-def read_header(path: Path) -> Mapping[str, str] | None:
-    """Return the metadata of a whole file, or None if there is none or it is not whole."""
+def read_facts(path: Path) -> Mapping[str, str] | None:
+    """Return the metadata in a file's header, or None if it has none; the rest of the file may be missing."""
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        facts: dict[str, str] = header.pop("__metadata__", {})
-        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        return facts if path.stat().st_size == 8 + length + end else None
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+            return _header(file.read(8), file)[0]
+    except _NO_ENTRY:
         return None
+
+
+def examine(path: Path) -> Found | None:
+    """Read a file and describe it, or return None if it is not whole."""
+    import torch
+
+    try:
+        data = path.read_bytes()
+        facts, described, start = _header(data[:8], io.BytesIO(data[8:]))
+        if facts.get(DATA) != digest(data[start:]):
+            return None
+        empty = {content_name(n): torch.empty(t["shape"], device="meta") for n, t in described.items()}
+    except _NO_ENTRY:
+        return None
+    return Found(facts=facts, bytes=len(data), sha256=digest(data), key=batch_key(empty))
 
 
 def load(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
@@ -131,17 +149,29 @@ def load(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    hint = "build the cache again: only what is missing is encoded"
     try:
         data = path.read_bytes()
     except OSError as error:
+        hint = "build the cache again: only what is missing is encoded"
         raise CacheError("cannot read entry", [Issue(shown(path), error.strerror or str(error), hint)]) from error
+    hint = "delete this file and build the cache again: only what is missing is encoded"
     if sha256 is not None and digest(data) != sha256:
         raise CacheError("damaged entry", [Issue(shown(path), "its content is not what was written", hint)])
     try:
         return {content_name(key): tensor for key, tensor in parse(data).items()}
     except (SafetensorError, ValueError) as error:
         raise CacheError("damaged entry", [Issue(shown(path), str(error), hint)]) from error
+
+
+_NO_ENTRY = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError)
+"""What reading the header of any other file may raise."""
+
+
+def _header(length: bytes, rest: IO[bytes]) -> tuple[dict[str, str], dict[str, Any], int]:
+    """Return a file's metadata, its tensors' descriptions, and where their bytes begin."""
+    (size,) = struct.unpack("<Q", length)
+    tensors: dict[str, Any] = json.loads(rest.read(size))
+    return tensors.pop("__metadata__", {}), tensors, 8 + size
 
 
 def digest(data: bytes) -> str:
@@ -151,7 +181,7 @@ def digest(data: bytes) -> str:
 
 def _stem(media: str) -> str:
     """Shorten a name that no file system would take, keeping it unique."""
-    encoded = media.encode()
+    encoded = media.encode(errors="surrogateescape")
     if len(encoded) <= _LONGEST:
         return media
     return encoded[: _LONGEST - 10].decode(errors="ignore") + "-" + digest(encoded)[:8]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,8 +14,11 @@ import attrs
 from musubi.batch import Batch, collate
 from musubi.cache import format as files
 from musubi.cache import manifest as manifests
-from musubi.cache.manifest import CachedFile, CachedItem, Manifest
+from musubi.cache.manifest import CachedFile, Manifest
+from musubi.cache.order import Key, Order
+from musubi.cache.units import Draw, Unit, units_of
 from musubi.core.errors import CacheError, Issue, shown
+from musubi.data.sample import Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,45 +37,43 @@ class Position:
     index: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class Unit:
-    """What is drawn: one entry of one item, as the files whose tensors make it up."""
-
-    item: str
-    bucket: str
-    key: str
-    batch_size: int
-    files: tuple[CachedFile, ...]
-
-
 class Loader:
     """Draw batches from a built cache, epoch after epoch, without end.
 
-    Each epoch has every item as often as its dataset repeats it, in an order that ``seed`` and the epoch alone decide.
-    A batch holds items of one batch key, and the smaller rest of a key is a batch too. Process ``rank`` of ``world``
-    gets every ``world``-th batch; what does not divide evenly is left out, other batches in each epoch.
+    Each epoch has every item of the ``split`` as often as its dataset repeats it, in an order that ``seed`` and the
+    epoch alone decide; so do the captions that are drawn. A batch holds items of one batch key, and the smaller rest of
+    a key is a batch too. Process ``rank`` of ``world`` gets every ``world``-th batch; what does not divide evenly is
+    left out, other batches in each epoch.
 
     Raises:
-        CacheError: The cache is not built, is empty, lacks a file, or has fewer batches than there are processes.
+        CacheError: The cache is not built, has no such item, lacks a file, or has too few batches for its processes.
     """
 
     def __init__(
-        self, folder: Path | str, *, seed: int = 0, batch_size: int | None = None, rank: int = 0, world: int = 1
+        self,
+        folder: Path | str,
+        *,
+        seed: int = 0,
+        batch_size: int | None = None,
+        split: Split = "train",
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self._folder, self._seed, self._rank, self._world = Path(folder), seed, rank, world
         manifest = manifests.load(self._folder)
         _check_files(self._folder, manifest)
         self.content = manifest.content
-        self.items = len(manifest.items)
-        self._groups = _groups(manifest, batch_size)
+        self.items = sum(cached.item.split == split for cached in manifest.items)
+        if not self.items:
+            hint = "hold some out with dataset.with_validation(share=0.1)" if split == "validation" else "build it anew"
+            raise CacheError("too little data", [Issue(shown(self._folder), f"holds no item for {split}", hint)])
+        self._order = _order(manifest, split, batch_size, seed)
         self._checked: set[str] = set()
-        batches = sum(-(-len(units) // units[0].batch_size) for units in self._groups)
-        self._batches = batches // world
+        self._batches = len(self._order) // world
         if not self._batches:
+            message = f"{len(self._order)} batches for {world} processes"
             hint = "use fewer processes, a smaller batch size or more items"
-            raise CacheError(
-                "too little data", [Issue(shown(self._folder), f"{batches} batches for {world} processes", hint)]
-            )
+            raise CacheError("too little data", [Issue(shown(self._folder), message, hint)])
 
     def __len__(self) -> int:
         """Return the batches of this process in an epoch."""
@@ -90,59 +89,50 @@ class Loader:
 
     def epoch(self, number: int) -> tuple[tuple[str, ...], ...]:
         """Return the names of the items of every batch of an epoch, for this process, without reading entries."""
-        return tuple(tuple(unit.item for unit in batch) for batch in self._epoch(number))
+        return tuple(tuple(draw.unit.item.name for draw in batch) for batch in self._epoch(number))
 
-    def _planned(self, position: Position) -> Iterator[tuple[Position, Sequence[Unit]]]:
+    def _planned(self, position: Position) -> Iterator[tuple[Position, Sequence[Draw]]]:
         epoch, index = position.epoch, position.index
         while True:
-            for number, units in enumerate(self._epoch(epoch)[index:], start=index + 1):
+            for number, draws in enumerate(self._epoch(epoch)[index:], start=index + 1):
                 after = Position(epoch, number) if number < self._batches else Position(epoch + 1, 0)
-                yield after, units
+                yield after, draws
             epoch, index = epoch + 1, 0
 
-    def _epoch(self, number: int) -> list[Sequence[Unit]]:
-        """Return this process's batches of an epoch."""
-        source = random.Random(_seeded(self._seed, number))
-        chunks = [_chunks(_shuffled(units, source), units[0].batch_size) for units in self._groups]
-        order = _shuffled(list(chain.from_iterable(chunks)), source)
-        return order[self._rank : self._batches * self._world : self._world]
+    def _epoch(self, number: int) -> list[list[Draw]]:
+        """Return this process's batches of an epoch, with the captions that are drawn for it."""
+        order = self._order.epoch(number)[self._rank : self._batches * self._world : self._world]
+        return [[unit.draw(f"{self._seed}/{number}") for unit in units] for units in order]
 
-    def _read(self, planned: tuple[Position, Sequence[Unit]]) -> tuple[Position, Batch]:
-        after, units = planned
-        entries = [self._entry(unit) for unit in units]
-        return after, collate(entries, items=[unit.item for unit in units], bucket=units[0].bucket)
+    def _read(self, planned: tuple[Position, Sequence[Draw]]) -> tuple[Position, Batch]:
+        after, draws = planned
+        entries = [self._entry(draw.files) for draw in draws]
+        items = [draw.unit.item for draw in draws]
+        batch = collate(entries, items=[item.name for item in items], bucket=items[0].bucket_label)
+        return after, attrs.evolve(batch, weights=tuple(item.weight for item in items))
 
-    def _entry(self, unit: Unit) -> Mapping[str, Tensor]:
+    def _entry(self, parts: Sequence[CachedFile]) -> Mapping[str, Tensor]:
         """Return the tensors of all stages together; a file's checksum is checked the first time it is read."""
         tensors: dict[str, Tensor] = {}
-        for file in unit.files:
+        for file in parts:
             known = file.name in self._checked
             tensors |= files.load(self._folder / file.name, sha256=None if known else file.sha256)
             self._checked.add(file.name)
         return tensors
 
 
-def _groups(manifest: Manifest, batch_size: int | None) -> list[list[Unit]]:
-    """Gather what may share a batch, repeats included, in a fixed order."""
-    grouped: dict[tuple[str, int], list[Unit]] = {}
+def _order(manifest: Manifest, split: Split, batch_size: int | None, seed: int) -> Order[Unit]:
+    """Gather what may share a batch, repeats included, in the order of the items."""
+    groups: dict[Key, list[Unit]] = {}
+    sizes: dict[Key, int] = {}
     for cached in manifest.items:
-        for unit in _units(cached, manifest, batch_size):
-            grouped.setdefault((unit.key, unit.batch_size), []).extend([unit] * cached.item.repeats)
-    return [grouped[key] for key in sorted(grouped)]
-
-
-def _units(cached: CachedItem, manifest: Manifest, batch_size: int | None) -> Iterator[Unit]:
-    """Yield an item's entries: one, unless a stage makes several, which share what the other stages made."""
-    outputs = [manifest.outputs[cached.outputs[stage]].files for stage in manifest.stages]
-    for part in range(max(len(made) for made in outputs)):
-        chosen = tuple(made[part if len(made) > 1 else 0] for made in outputs)
-        yield Unit(
-            item=cached.item.name,
-            bucket=cached.item.bucket_label,
-            key=" ".join(sorted(chain.from_iterable(file.key.split() for file in chosen))),
-            batch_size=batch_size or cached.item.batch_size,
-            files=chosen,
-        )
+        if cached.item.split == split:
+            size = batch_size or cached.item.batch_size
+            for unit in units_of(cached, manifest):
+                key = (*cached.item.bucket, cached.item.window.count, unit.key, size)
+                groups.setdefault(key, []).append(unit)
+                sizes[key] = size
+    return Order(groups, sizes, seed=seed)
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -161,20 +151,6 @@ def file_issue(folder: Path, file: CachedFile) -> Issue | None:
     except OSError:
         return Issue(shown(path), "is missing", hint)
     return None if found == file.bytes else Issue(shown(path), f"has {found} bytes instead of {file.bytes}", hint)
-
-
-def _seeded(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big")
-
-
-def _shuffled(values: Sequence[T], source: random.Random) -> list[T]:
-    """Shuffle by sorting random numbers: ``random()`` is the one method whose sequence Python promises to keep."""
-    keys = [source.random() for _ in values]
-    return [values[i] for i in sorted(range(len(values)), key=keys.__getitem__)]
-
-
-def _chunks(values: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 def _ahead(read: Callable[[T], R], planned: Iterator[T]) -> Iterator[R]:

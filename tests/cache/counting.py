@@ -14,26 +14,44 @@ from torch import nn
 from musubi.architecture import Models, Stage
 from musubi.batch import Entry, Sample
 from musubi.cache.cache import Cache
+from musubi.core.errors import DataError, Issue
 from musubi.data.dataset import Dataset
 from musubi.testing.toy import Toy, ToyCodec
 
 
 @attrs.frozen(kw_only=True)
 class CountingToy(Toy):
-    """A toy that notes every component loaded and every item encoded, e.g. ``load vae`` and ``latents cat``."""
+    """A toy that notes every component loaded and every item encoded, e.g. ``load vae`` and ``latents cat``.
+
+    With ``controls`` its latents are made of conditioning pictures, too; ``parts`` is how many entries it makes of each
+    picture or clip; ``room`` how many samples it encodes at once before it is out of memory.
+    """
 
     kind: ClassVar[str] = "counting_toy"
+    controls: bool = False
+    parts: int = 1
+    room: int = 1000
     log: list[str] = attrs.field(factory=list, eq=False, repr=False)
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        latents, text = super().stages
+        return (attrs.evolve(latents, reads=("pixels", "controls")) if self.controls else latents, text)
+
     def codec(self) -> ToyCodec:
-        return CountingCodec(toy=self, log=self.log)
+        return CountingCodec(toy=self, log=self.log, parts=self.parts, room=self.room)
 
 
 @attrs.frozen
 class CountingCodec(ToyCodec):
-    """``ToyCodec`` with a diary; refuses to hold two components at once, and captions that contain BROKEN."""
+    """``ToyCodec`` with a diary; refuses to hold two components at once.
+
+    Captions that contain BROKEN become numbers that are none; a batch with a caption that contains REFUSED is refused.
+    """
 
     log: list[str]
+    parts: int = 1
+    room: int = 1000
     held: list[weakref.ref[nn.Module]] = attrs.field(factory=list)
 
     def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -45,10 +63,21 @@ class CountingCodec(ToyCodec):
 
     def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
         self.log.extend(f"{stage.name} {sample.name}" for sample in samples)
+        if len(samples) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory: too many at once")
+        if any("REFUSED" in sample.caption for sample in samples):
+            raise DataError("cannot encode", [Issue(samples[0].name, "refused")])
         entries = super().encode(stage, models, samples)
-        if any("BROKEN" in sample.caption for sample in samples):
-            return [attrs.evolve(e, tensors={n: t * float("nan") for n, t in e.tensors.items()}) for e in entries]
-        return entries
+        made = [_broken(e) if "BROKEN" in s.caption else e for s, e in zip(samples, entries, strict=True)]
+        parts = self.parts if stage.name == "latents" else 1
+        return [attrs.evolve(e, tensors={n: t + i for n, t in e.tensors.items()}) for e in made for i in range(parts)]
+
+
+def _broken(entry: Entry) -> Entry:
+    return attrs.evolve(entry, tensors={name: tensor * float("nan") for name, tensor in entry.tensors.items()})
+
+
+_PASSING = frozenset({".files.json", ".lock"})
 
 
 def build(folder: Path, dataset: Dataset, **options: object) -> list[str]:
@@ -59,5 +88,5 @@ def build(folder: Path, dataset: Dataset, **options: object) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return everything in a cache folder but the memory of source hashes, which holds times."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".hashes.json"}
+    """Return everything in a cache folder but the memory of source files, which holds times, and the lock."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in _PASSING}

@@ -7,7 +7,7 @@ import pytest
 
 from musubi.cache import manifest as manifests
 from musubi.cache.cache import Cache
-from musubi.core.errors import CacheError
+from musubi.core.errors import CacheError, ConfigError
 from musubi.data.dataset import Dataset
 from musubi.testing.toy import Toy
 from tests.cache.counting import build
@@ -38,34 +38,43 @@ def test_building_returns_the_cache_and_an_already_built_one_needs_no_dataset(tm
 def test_a_cache_that_is_not_built_says_what_to_do_and_still_has_a_face(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", model=Toy())
 
-    with pytest.raises(CacheError, match="not built yet"):
-        cache.loader()
+    for verb in (cache.loader, cache.verify, cache.prune):
+        with pytest.raises(CacheError, match="not built yet"):
+            verb()
     assert cache.dropped == ()
     assert "not built yet" in cache.summary()
     assert "not built yet" in cache._repr_html_()
 
 
-def test_the_summary_and_the_card_show_items_buckets_stages_and_size(tmp_path: Path, dataset: Dataset) -> None:
+def test_the_card_is_escaped(tmp_path: Path, dataset: Dataset) -> None:
     cache = Cache(tmp_path / "a<b>", model=Toy()).build(dataset, progress=False)
 
-    assert "items: 6" in cache.summary()
-    assert "64x64: 2, 64x64x1: 1, 64x64x5: 1, 64x64x9: 1, 80x48: 1" in cache.summary()
-    assert "stages: latents, text" in cache.summary()
     assert "a&lt;b&gt;" in cache._repr_html_()
 
 
-def test_verify_finds_a_flipped_bit_a_missing_and_a_truncated_file(tmp_path: Path, dataset: Dataset) -> None:
-    cache = Cache(tmp_path / "cache", model=Toy()).build(dataset, progress=False)
-    assert cache.verify() == ()
+@pytest.mark.parametrize("wrong", [[], ["clips"], "clips", Path("clips")])
+def test_what_is_no_dataset_is_refused(tmp_path: Path, wrong: object) -> None:
+    with pytest.raises(ConfigError, match="must be a Dataset or several, got"):
+        Cache(tmp_path / "cache", model=Toy()).build(wrong, progress=False)  # type: ignore[arg-type]
 
-    flipped, cut, gone = (tmp_path / "cache" / f"{name}_toy_te.safetensors" for name in ("cat", "cow", "dog"))
-    flipped.write_bytes(flipped.read_bytes()[:-1] + bytes([flipped.read_bytes()[-1] ^ 1]))
-    cut.write_bytes(cut.read_bytes()[:-1])
-    gone.unlink()
 
-    found = {Path(issue.path).name: issue.message for issue in cache.verify()}
-    assert found.keys() == {flipped.name, cut.name, gone.name}
-    assert found[gone.name] == "is missing"
+def test_a_device_or_dtype_that_is_none_is_refused_before_anything_is_done(tmp_path: Path, dataset: Dataset) -> None:
+    cache = Cache(tmp_path / "cache", model=Toy())
+
+    with pytest.raises(ConfigError, match="no such device"):
+        cache.build(dataset, device="abacus")
+    with pytest.raises(ConfigError, match="dtype"):
+        cache.build(dataset, dtype="float8")  # type: ignore[arg-type]
+    assert not cache.path.exists()
+
+
+def test_held_out_items_have_a_loader_of_their_own(tmp_path: Path, dataset: Dataset) -> None:
+    cache = Cache(tmp_path / "cache", model=Toy()).build(dataset.with_validation(share=0.25), progress=False)
+
+    counts = {split: cache.loader(split=split).items for split in ("train", "validation")}
+
+    assert sum(counts.values()) == 6
+    assert 0 < counts["validation"] < 6
 
 
 def test_the_content_hash_changes_with_a_caption(tmp_path: Path, media: Path, dataset: Dataset) -> None:
@@ -86,12 +95,14 @@ def test_a_cache_opened_with_another_model_is_refused(tmp_path: Path, dataset: D
         Cache(tmp_path / "cache", model=Toy()).items()
 
 
-def test_a_progress_bar_is_shown_for_each_stage(
+def test_a_progress_bar_is_shown_for_each_stage_that_has_something_to_do(
     tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Cache(tmp_path / "cache", model=Toy()).build(dataset)
-
+    cache = Cache(tmp_path / "cache", model=Toy()).build(dataset)
     shown = capsys.readouterr()
+    cache.build(dataset)
+
     assert "latents: 100%" in shown.err
     assert "text: 100%" in shown.err
     assert not shown.out
+    assert "latents" not in capsys.readouterr().err

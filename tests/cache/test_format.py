@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musubi.batch import batch_key
 from musubi.cache import format as files
 from musubi.core.errors import CacheError
 
@@ -43,12 +44,13 @@ def test_tensors_and_metadata_survive_a_file(tmp_path: Path) -> None:
     }
     path = tmp_path / "a.safetensors"
 
-    files.write(path, files.dump(tensors, {"caption1": "ein Größe 画像", "width": "6"}))
+    path.write_bytes(files.dump(tensors, {"caption1": "ein Größe 画像", "width": "6"}))
 
-    loaded = files.load(path)
+    loaded, facts = files.load(path), files.read_facts(path)
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
-    assert files.read_header(path) == {"caption1": "ein Größe 画像", "width": "6"}
+    assert facts is not None
+    assert {**facts, files.DATA: ""} == {"caption1": "ein Größe 画像", "width": "6", files.DATA: ""}
 
 
 def test_equal_content_gives_equal_bytes_in_whatever_order_it_is_given() -> None:
@@ -59,26 +61,48 @@ def test_equal_content_gives_equal_bytes_in_whatever_order_it_is_given() -> None
     assert data == files.dump(dict(sorted(tensors.items())), dict(sorted(facts.items())))
     header = data[8 : data.index(b"}}") + 2].decode()
     assert list(json.loads(header)) == ["__metadata__", "a_bfloat16", "b_float32"]
-    assert list(json.loads(header)["__metadata__"]) == list("abcdefg")
+    assert list(json.loads(header)["__metadata__"]) == [*"abcdefg", files.DATA]
 
 
 def test_views_that_share_memory_are_stored_each_on_its_own(tmp_path: Path) -> None:
     base = torch.arange(12.0).reshape(3, 4)
 
-    files.write(tmp_path / "a.safetensors", files.dump({"a": base, "b": base[:, 1:3].T}, {}))
+    (tmp_path / "a.safetensors").write_bytes(files.dump({"a": base, "b": base[:, 1:3].T}, {}))
 
     assert torch.equal(files.load(tmp_path / "a.safetensors")["b"], base[:, 1:3].T)
 
 
+def test_examining_a_whole_file_tells_what_a_manifest_says_of_it(tmp_path: Path) -> None:
+    tensors = {"latents": torch.randn(16, 2, 4, 6), "varlen_t5": torch.randn(0, 8), "clip": torch.randn(3).half()}
+    data = files.dump(tensors, {"a": "b"})
+    (tmp_path / "a.safetensors").write_bytes(data)
+
+    found = files.examine(tmp_path / "a.safetensors")
+
+    assert found is not None
+    assert (found.bytes, found.sha256, found.key) == (len(data), files.digest(data), batch_key(tensors))
+    assert found.facts["a"] == "b"
+
+
 @settings(deadline=None, max_examples=30)
 @given(cut=st.floats(0, 0.999))
-def test_a_truncated_file_has_no_header(tmp_path_factory: pytest.TempPathFactory, cut: float) -> None:
+def test_a_truncated_file_is_not_whole(tmp_path_factory: pytest.TempPathFactory, cut: float) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.safetensors"
-    data = files.dump({"latents": torch.zeros(4, 4)}, {"a": "b"})
+    data = files.dump({"latents": torch.ones(4, 4)}, {"a": "b"})
 
     path.write_bytes(data[: int(len(data) * cut)])
 
-    assert files.read_header(path) is None
+    assert files.examine(path) is None
+
+
+def test_a_file_whose_end_never_reached_the_disk_is_not_whole(tmp_path: Path) -> None:
+    data = files.dump({"latents": torch.ones(1000)}, {files.FINGERPRINT: "f"})
+    path = tmp_path / "a.safetensors"
+
+    path.write_bytes(data[:-100] + b"\0" * 100)
+
+    assert files.examine(path) is None
+    assert (files.read_facts(path) or {})[files.FINGERPRINT] == "f"
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 2**62) + b"{}"])
@@ -86,16 +110,17 @@ def test_any_other_file_has_no_header_and_is_an_error_that_names_it(tmp_path: Pa
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
 
-    assert files.read_header(path) is None
+    assert files.read_facts(path) is None
+    assert files.examine(path) is None
     with pytest.raises(CacheError, match=r"a\.safetensors"):
         files.load(path)
 
 
-def test_a_file_of_another_checksum_is_an_error(tmp_path: Path) -> None:
+def test_a_file_of_another_checksum_is_an_error_that_says_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    files.write(path, files.dump({"a": torch.zeros(1)}, {}))
+    path.write_bytes(files.dump({"a": torch.zeros(1)}, {}))
 
-    with pytest.raises(CacheError, match="not what was written"):
+    with pytest.raises(CacheError, match=r"not what was written \(hint: delete this file and build"):
         files.load(path, sha256="0" * 64)
 
 
@@ -106,8 +131,9 @@ def test_a_name_too_long_for_a_file_system_is_shortened_and_stays_unique() -> No
     assert len(first.encode()) < 200
 
 
-def test_a_full_disk_is_a_cache_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
+def test_a_stem_that_is_no_text_and_too_long_still_makes_a_label() -> None:
+    odd = "\udcff" * 200
 
-    with pytest.raises(CacheError, match="cannot write"):
-        files.write(tmp_path / "file" / "a.safetensors", b"")
+    assert files.text_label("a\udcff", suffix="toy") == "a\udcff_toy_te"
+    assert files.text_label(f"{odd}a", suffix="toy") != files.text_label(f"{odd}b", suffix="toy")
+    assert len(files.text_label(odd, suffix="toy").encode(errors="surrogateescape")) < 255

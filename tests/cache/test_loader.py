@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from itertools import islice
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musubi import Captions, Folder
 from musubi.batch import Batch
 from musubi.cache.loader import Loader, Position
 from musubi.core.errors import CacheError
@@ -121,6 +123,88 @@ def test_a_damaged_file_is_an_error_with_its_path_when_its_batch_is_read(tmp_pat
 
     with pytest.raises(CacheError, match=r"cat_toy_te\.safetensors: its content is not what was written"):
         _drawn(Loader(tmp_path / "cache"), Position(), 6)
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache of four pictures with captions of two, three and four words, dropped in a quarter of the draws."""
+    root = tmp_path_factory.mktemp("worded")
+    (root / "media").mkdir()
+    for n in range(4):
+        picture(root / "media" / f"{n}.png", seed=n, caption="one two\none two three\none two three four")
+    source = Folder(root / "media", caption_lines=True)
+    dataset = Dataset(sources=(source,), resolution=64, captions=Captions(dropout=0.25), repeats=2)
+    build(root / "cache", dataset)
+    return root / "cache"
+
+
+def _words(loader: Loader, epochs: int) -> list[int]:
+    drawn = _drawn(loader, Position(), epochs * len(loader))
+    return [len(words) for _, batch in drawn for words in batch.each("text")]
+
+
+def test_every_draw_takes_one_of_an_items_captions_or_none(worded: Path) -> None:
+    drawn = Counter(_words(Loader(worded, seed=3), epochs=50))
+
+    assert set(drawn) == {0, 2, 3, 4}
+    assert all(60 < drawn[words] < 140 for words in drawn), "each is a quarter of 400"
+
+
+def test_captions_depend_on_seed_and_epoch_and_repeats_draw_their_own(worded: Path) -> None:
+    first, again, other = (_words(Loader(worded, seed=s), epochs=3) for s in (0, 0, 1))
+
+    assert first == again != other
+    assert first[:8] != first[8:16]
+    batches = [batch for _, batch in _drawn(Loader(worded), Position(), 80)]
+    seen: dict[str, set[tuple[int, ...]]] = {}
+    for epoch in range(10):
+        pairs: dict[str, list[int]] = {}
+        for batch in batches[epoch * 8 : epoch * 8 + 8]:
+            pairs.setdefault(batch.items[0], []).append(len(batch.each("text")[0]))
+        for name, pair in pairs.items():
+            seen.setdefault(name, set()).add(tuple(sorted(pair)))
+    assert any(len(set(pair)) > 1 for pairs_seen in seen.values() for pair in pairs_seen)
+
+
+def test_a_resumed_epoch_draws_the_captions_of_an_undisturbed_one(worded: Path) -> None:
+    whole = _drawn(Loader(worded), Position(), 20)
+
+    rest = _drawn(Loader(worded), whole[10][0], 9)
+
+    assert [[len(w) for w in b.each("text")] for _, b in rest] == [
+        [len(w) for w in b.each("text")] for _, b in whole[11:]
+    ]
+
+
+def test_what_is_held_out_is_drawn_on_its_own(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    for n in range(8):
+        picture(tmp_path / "media" / f"{n}.png", seed=n)
+    build(tmp_path / "cache", Dataset.from_folder(tmp_path / "media", resolution=64).with_validation(share=0.25))
+
+    train, held_out = Loader(tmp_path / "cache"), Loader(tmp_path / "cache", split="validation")
+
+    trained, measured = ({name for batch in loader.epoch(0) for name in batch} for loader in (train, held_out))
+    assert (train.items, held_out.items, len(trained), len(measured)) == (6, 2, 6, 2)
+    assert trained.isdisjoint(measured)
+
+
+def test_a_cache_without_validation_says_how_to_hold_some_out(folder: Path) -> None:
+    with pytest.raises(CacheError, match=r"holds no item for validation \(hint: .*with_validation"):
+        Loader(folder, split="validation")
+
+
+def test_batches_carry_the_weights_of_their_items(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png", seed=1)
+    rows = [{"image_path": f"{name}.png", "caption": "x", "weight": weight} for name, weight in (("a", 0.5), ("b", 2))]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    build(tmp_path / "cache", Dataset.from_jsonl(path, resolution=64, batch_size=2))
+
+    _, batch = next(Loader(tmp_path / "cache").batches())
+
+    assert dict(zip(batch.items, batch.weights, strict=True)) == {"a": 0.5, "b": 2.0}
 
 
 def test_the_background_thread_ends_with_the_iterator(folder: Path) -> None:

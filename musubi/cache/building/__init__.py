@@ -1,0 +1,1 @@
+"""Building a cache: look, plan, encode what is not there, write."""
