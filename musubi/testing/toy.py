@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from musubi.architecture import (
     Architecture,
+    CaptionLengths,
     Codec,
     Denoiser,
     Expert,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from musubi.noise.timesteps import TimestepSampler
 
 _WORDS, _TEXT = 256, 16
+_LONGEST = 64
+"""Words of a caption that are read."""
 
 
 @attrs.frozen(kw_only=True)
@@ -159,6 +162,9 @@ class ToyCodec(Codec):
     def identity(self, component: str) -> str:
         return f"toy-{component}-{self.toy.seed}"
 
+    def caption_lengths(self, captions: Sequence[str]) -> CaptionLengths:
+        return CaptionLengths(tokens=tuple(len(caption.split()) for caption in captions), limit=_LONGEST)
+
     def _encode_pixels(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         vae = cast(ToyVAE, models["vae"])
         pixels = torch.stack([s.pixels for s in samples if s.pixels is not None])
@@ -167,7 +173,8 @@ class ToyCodec(Codec):
 
     def _encode_captions(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         words = cast(nn.Embedding, models["text"])
-        hashed = [[zlib.crc32(word.encode()) % _WORDS for word in s.caption.lower().split()] for s in samples]
+        read = [s.caption.lower().split()[:_LONGEST] for s in samples]
+        hashed = [[zlib.crc32(word.encode()) % _WORDS for word in caption] for caption in read]
         ids = [torch.tensor(h, dtype=torch.long, device=words.weight.device) for h in hashed]
         return [{f"{RAGGED}text": words(i).cpu()} for i in ids]
 

@@ -70,13 +70,24 @@ def test_encoding_twice_gives_the_same_bits(running: Running) -> None:
         assert all(map(equal, *again))
 
 
-def test_neighbours_in_a_call_do_not_matter(running: Running) -> None:
-    for stage in stage_names(running):
-        together = running.entries(stage, running.samples())
-        alone = [running.entries(stage, [sample])[0] for sample in running.samples()]
+def test_samples_encoded_together_equal_samples_encoded_one_by_one(running: Running) -> None:
+    samples = running.samples(["a red fox", "a blue fox walks through the snow", "", "a red fox", "snow"])
 
+    for stage in stage_names(running):
+        together = running.entries(stage, samples)
+        alone = [running.entries(stage, [sample])[0] for sample in samples]
+
+        assert [entry.name for entry in together] == [sample.name for sample in samples]
         for one, other in zip(together, alone, strict=True):
-            assert_close(dict(one.tensors), dict(other.tensors), rtol=1e-4, atol=1e-5)
+            assert_close(dict(one.tensors), dict(other.tensors), rtol=0, atol=1e-5)
+
+
+def test_captions_are_counted_as_they_are_encoded(running: Running) -> None:
+    lengths = running.codec.caption_lengths(["", "a red fox", "fox " * 1000])
+
+    assert lengths is None or len(lengths.tokens) == 3
+    if lengths is not None:
+        assert lengths.tokens[0] < lengths.tokens[1] < lengths.limit < lengths.tokens[2]
 
 
 def other_words(sample: Sample) -> Sample:

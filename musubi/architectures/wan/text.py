@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import ftfy
@@ -15,6 +16,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from musubi.architecture import CaptionLengths
 from musubi.architectures.wan.facts import TextFacts
 from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import UMT5
@@ -33,22 +35,16 @@ class TextEncoder(nn.Module):
         self.encoder = encoder
         self.tokenizer = tokenizer
 
-    @property
-    def max_tokens(self) -> int:
-        """How many tokens of a caption are read, the end-of-text token included."""
-        return TEXT_LENGTH
+    def encode(self, captions: Sequence[str]) -> list[Tensor]:
+        """Return the embeddings of each caption's own tokens, (L, D) with L <= 512, in the encoder's type.
 
-    def count(self, caption: str) -> int:
-        """Return how many tokens a caption has before anything is cut off."""
-        return len(self.tokenizer(clean_text(caption), add_special_tokens=True, verbose=False).input_ids)
-
-    @torch.no_grad()
-    def encode(self, caption: str) -> Tensor:
-        """Return the embeddings of a caption's own tokens, (L, D) with L <= 512, in the encoder's type."""
+        Captions are padded to the longest of them, not to 512 as the reference does: what is masked does not count.
+        """
+        cleaned = [clean_text(caption) for caption in captions]
         tokens = self.tokenizer(
-            clean_text(caption), padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+            cleaned, padding="longest", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
         )
-        return self.embed(tokens.input_ids, tokens.attention_mask)[0]
+        return self.embed(tokens.input_ids, tokens.attention_mask)
 
     @torch.no_grad()
     def embed(self, ids_BL: Tensor, mask_BL: Tensor) -> list[Tensor]:
@@ -57,6 +53,12 @@ class TextEncoder(nn.Module):
         mask_BL = mask_BL.to(device)
         hidden_BLD = self.encoder(input_ids=ids_BL.to(device), attention_mask=mask_BL).last_hidden_state
         return [hidden[:length] for hidden, length in zip(hidden_BLD, mask_BL.sum(1).tolist(), strict=True)]
+
+
+def caption_lengths(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> CaptionLengths:
+    """Count the tokens of captions, the end-of-text token included, before anything is cut off."""
+    ids = [tokenizer(clean_text(caption), verbose=False).input_ids for caption in captions]
+    return CaptionLengths(tokens=tuple(map(len, ids)), limit=TEXT_LENGTH)
 
 
 def clean_text(text: str) -> str:

@@ -47,16 +47,19 @@ def empty_vae(facts: VaeFacts) -> AutoencoderKLWan:
     return vae
 
 
-@torch.no_grad()
-def encode_pixels(vae: AutoencoderKLWan, pixels_FHWC: Tensor) -> Tensor:
-    """Return the latents (C, F, H, W) of uint8 pixels: the posterior's mean, normalised, in the VAE's type."""
-    scaled = pixels_FHWC.to(vae.device, torch.float32) / 127.5 - 1.0
-    return encode_video(vae, scaled.permute(3, 0, 1, 2)[None])[0]
+def encode_pixels(vae: AutoencoderKLWan, pixels_BFHWC: Tensor) -> Tensor:
+    """Return the latents (B, C, F, H, W) of uint8 pixels; all items go through the VAE together."""
+    return encode_video(vae, scaled(pixels_BFHWC.to(vae.device)))
+
+
+def scaled(pixels_BFHWC: Tensor) -> Tensor:
+    """Return uint8 pixels as float32 videos (B, C, F, H, W) in [-1, 1]."""
+    return (pixels_BFHWC.float() / 127.5 - 1.0).permute(0, 4, 1, 2, 3)
 
 
 @torch.no_grad()
 def encode_video(vae: AutoencoderKLWan, video_BCFHW: Tensor) -> Tensor:
-    """Return the normalised latents of a video in [-1, 1]."""
+    """Return the latents of videos in [-1, 1]: the posterior's mean, normalised, in the VAE's type."""
     mean, inverse_std = _statistics(vae)
     posterior = vae.encode(video_BCFHW.to(vae.device, vae.dtype), return_dict=False)[0]
     # Multiplying by 1 / std, not dividing by std, is what the published caches and samplers do, to the last bit.

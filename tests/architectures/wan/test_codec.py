@@ -3,11 +3,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
 
-from musubi.architecture import Models
+from musubi.architecture import CaptionLengths, Models, Stage
 from musubi.architectures.wan.codec import WanCodec
 from musubi.architectures.wan.spec import Wan
 from musubi.batch import Sample
@@ -38,6 +39,12 @@ def _sample(name: str, seed: int, caption: str = "a cat") -> Sample:
     return Sample(name=name, caption=caption, pixels=pixels)
 
 
+def _still(name: str, seed: int) -> Sample:
+    sample = _sample(name, seed, caption=f"a cat and {'x' * seed}")
+    assert sample.pixels is not None
+    return attrs.evolve(sample, pixels=sample.pixels[:1])
+
+
 def test_all_layouts_encode_and_decode_the_same(tmp_path: Path) -> None:
     layouts: tuple[WanFiles, ...] = ("original", "original_pth", "diffusers")
     results: list[list[Tensor]] = []
@@ -65,28 +72,47 @@ def test_a_stage_makes_one_entry_for_each_sample_in_their_order(codec: WanCodec,
     assert texts[0].key == texts[1].key
 
 
-def test_what_is_cached_of_a_sample_does_not_depend_on_its_neighbours(codec: WanCodec, models: Models) -> None:
-    samples = [_sample("a", 1, "a cat"), _sample("b", 2, "a much longer caption")]
+@pytest.mark.parametrize("stage", [LATENTS, TEXT], ids=lambda stage: stage.name)
+def test_each_stage_runs_its_model_once_for_all_samples(stage: Stage, codec: WanCodec) -> None:
+    models, (component,) = _models(codec), stage.components
+    calls: list[str] = []
+    for module in models[component].modules():
+        if type(module).__name__ in {"WanEncoder3d", "UMT5EncoderModel"}:
+            module.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    samples = [_still(str(seed), seed) for seed in range(4)]
 
-    for stage in (LATENTS, TEXT):
-        together = codec.encode(stage, models, samples)[0].tensors
-        alone = codec.encode(stage, models, samples[:1])[0].tensors
-        assert all(torch.equal(together[name], alone[name]) for name in together)
+    codec.encode(stage, models, samples)
+
+    assert len(calls) == 1
 
 
-def test_a_sample_without_pixels_is_named(codec: WanCodec, models: Models) -> None:
-    with pytest.raises(DataError, match="lost: has no pixels"):
-        codec.encode(LATENTS, models, [Sample(name="lost")])
+def test_all_samples_without_pixels_are_named(codec: WanCodec, models: Models) -> None:
+    with pytest.raises(DataError) as caught:
+        codec.encode(LATENTS, models, [_sample("there", 1), Sample(name="lost"), Sample(name="gone")])
+
+    assert [issue.path for issue in caught.value.issues] == ["lost", "gone"]
 
 
-def test_a_caption_that_is_cut_is_reported(codec: WanCodec, models: Models, caplog: pytest.LogCaptureFixture) -> None:
-    samples = [_sample("short", 1), _sample("long", 1, "x" * 700)]
+def test_a_caption_that_is_cut_is_told_once(codec: WanCodec, models: Models, caplog: pytest.LogCaptureFixture) -> None:
+    long, other = "x" * 700, "y" * 600
+    samples = [_sample("short", 1), _sample("long", 1, long), _sample("again", 1, long), _sample("other", 1, other)]
 
     with caplog.at_level(logging.WARNING):
         codec.encode(TEXT, models, samples)
 
-    assert "long: the caption has 702 tokens, all after the first 512 are ignored" in caplog.text
-    assert "short" not in caplog.text.replace("shorten", "")
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "long: the caption has 702 tokens",
+        "other: the caption has 602 tokens",
+    ]
+
+
+def test_captions_are_counted_without_the_text_encoder(tmp_path: Path) -> None:
+    codec = tiny_wan(tmp_path).with_weights(t5=tmp_path / "not downloaded yet.safetensors").codec()
+
+    lengths = codec.caption_lengths(["a cat", "", "x" * 700])
+
+    assert lengths == CaptionLengths(tokens=(7, 1, 702), limit=512)
+    assert codec.caption_lengths([]) == CaptionLengths(tokens=(), limit=512)
 
 
 def test_identities_tell_components_and_contents_apart_but_not_places(tmp_path: Path) -> None:

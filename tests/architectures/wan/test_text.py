@@ -6,8 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from musubi.architecture import CaptionLengths
 from musubi.architectures.wan.spec import Wan
-from musubi.architectures.wan.text import TextEncoder, clean_text, load_text_encoder, load_tokenizer, load_umt5
+from musubi.architectures.wan.text import (
+    TextEncoder,
+    caption_lengths,
+    clean_text,
+    load_text_encoder,
+    load_tokenizer,
+    load_umt5,
+)
 from musubi.core.errors import WeightsError
 from musubi.weights.checkpoint import open_checkpoint
 from tests.parity.cases import golden, part
@@ -37,15 +45,30 @@ def test_text_is_cleaned_as_the_authors_do(raw: str, clean: str) -> None:
 
 
 def test_embeddings_are_as_long_as_the_caption_and_its_end(text: TextEncoder) -> None:
-    assert text.encode("a cat").shape == (text.count("a cat"), 32)
-    assert text.encode("").shape == (1, 32)
+    embeddings = text.encode(["a cat", "", "a much longer caption"])
+
+    lengths = caption_lengths(text.tokenizer, ["a cat", "", "a much longer caption"])
+    assert [tuple(e.shape) for e in embeddings] == [(tokens, 32) for tokens in lengths.tokens]
+    assert lengths.tokens[1] == 1
 
 
 def test_a_long_caption_is_cut_at_512_tokens(text: TextEncoder) -> None:
     caption = "x" * 600
 
-    assert text.count(caption) > 600
-    assert text.encode(caption).shape == (512, 32)
+    assert caption_lengths(text.tokenizer, [caption]) == CaptionLengths(tokens=(602,), limit=512)
+    assert text.encode([caption])[0].shape == (512, 32)
+
+
+def test_padding_does_not_count(text: TextEncoder) -> None:
+    short, long = "a cat", "x" * 600
+
+    together = text.encode([long, short, long])
+
+    torch.testing.assert_close(together[1], text.encode([short])[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(together[2], text.encode([long])[0], rtol=0, atol=1e-5)
+    padded = text.tokenizer(clean_text(short), padding="max_length", max_length=512, return_tensors="pt")
+    as_published = text.embed(padded.input_ids, padded.attention_mask)[0]
+    torch.testing.assert_close(together[1], as_published, rtol=0, atol=1e-5)
 
 
 def test_the_embedding_is_tied_and_nothing_stays_empty(text: TextEncoder) -> None:

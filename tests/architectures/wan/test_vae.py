@@ -26,21 +26,21 @@ def test_latents_are_the_mean_normalised_channel_by_channel(vae: AutoencoderKLWa
 
 
 def test_pixels_from_black_to_white_span_minus_one_to_one(vae: AutoencoderKLWan) -> None:
-    pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
-    pixels[:, :, 16:] = 255
-    video = (pixels.float() / 255 * 2 - 1).permute(3, 0, 1, 2)[None]
+    pixels = torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8)
+    pixels[:, :, :, 16:] = 255
+    video = (pixels.float() / 255 * 2 - 1).permute(0, 4, 1, 2, 3)
 
-    torch.testing.assert_close(encode_pixels(vae, pixels), encode_video(vae, video)[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(encode_pixels(vae, pixels), encode_video(vae, video), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9])
 def test_shapes_follow_the_geometry(frames: int, vae: AutoencoderKLWan) -> None:
-    latents = encode_pixels(vae, torch.full((frames, 32, 48, 3), 100, dtype=torch.uint8))
+    latents = encode_pixels(vae, torch.full((2, frames, 32, 48, 3), 100, dtype=torch.uint8))
 
-    decoded = decode_latents(vae, latents[None])
+    decoded = decode_latents(vae, latents)
 
-    assert tuple(latents.shape) == Wan.t2v_1_3b().geometry.latent_shape((48, 32), frames)
-    assert decoded.shape == (1, frames, 32, 48, 3)
+    assert tuple(latents.shape) == (2, *Wan.t2v_1_3b().geometry.latent_shape((48, 32), frames))
+    assert decoded.shape == (2, frames, 32, 48, 3)
     assert decoded.dtype == torch.float32
 
 
@@ -54,4 +54,4 @@ def test_decoded_frames_stay_between_zero_and_one(vae: AutoencoderKLWan) -> None
 def test_latents_take_the_type_of_the_vae(tiny: Wan) -> None:
     half = load_vae(tiny.weight("vae").resolve(), device=torch.device("cpu"), dtype=torch.bfloat16)
 
-    assert encode_pixels(half, torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).dtype == torch.bfloat16
+    assert encode_pixels(half, torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)).dtype == torch.bfloat16
