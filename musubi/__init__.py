@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from musubi import compat as compat
     from musubi import hub as hub
     from musubi.architecture import Architecture as Architecture
     from musubi.architecture import Geometry as Geometry
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from musubi.architectures.wan.api import WanTrainer as WanTrainer
     from musubi.architectures.wan.spec import Wan as Wan
     from musubi.cache.cache import Cache as Cache
+    from musubi.cache.diff import Diff as Diff
     from musubi.core.control import CancelToken as CancelToken
     from musubi.core.errors import CacheError as CacheError
     from musubi.core.errors import ConfigError as ConfigError
@@ -37,10 +39,29 @@ if TYPE_CHECKING:
     from musubi.core.events import StepEnded as StepEnded
     from musubi.core.events import Warned as Warned
     from musubi.core.refs import WeightsRef as WeightsRef
+    from musubi.data.captions import Captions as Captions
+    from musubi.data.control_size import ControlSize as ControlSize
+    from musubi.data.control_size import LikeTarget as LikeTarget
+    from musubi.data.control_size import NearArea as NearArea
+    from musubi.data.control_size import OwnSize as OwnSize
     from musubi.data.dataset import Dataset as Dataset
-    from musubi.data.sources import Folder as Folder
-    from musubi.data.sources import Jsonl as Jsonl
+    from musubi.data.holdout import HoldOut as HoldOut
+    from musubi.data.rates import EveryFrame as EveryFrame
+    from musubi.data.rates import FrameRate as FrameRate
+    from musubi.data.rates import Resample as Resample
+    from musubi.data.rates import StatedRate as StatedRate
+    from musubi.data.report.report import Report as Report
+    from musubi.data.scan import Scan as Scan
+    from musubi.data.sources.folder import Folder as Folder
+    from musubi.data.sources.metadata import MetadataFolder as MetadataFolder
+    from musubi.data.sources.rows import Jsonl as Jsonl
+    from musubi.data.sources.source import Source as Source
+    from musubi.data.windows import Chunk as Chunk
+    from musubi.data.windows import Full as Full
     from musubi.data.windows import Head as Head
+    from musubi.data.windows import Slide as Slide
+    from musubi.data.windows import Spread as Spread
+    from musubi.data.windows import Windows as Windows
     from musubi.inference.engine import SamplingCancelledError as SamplingCancelledError
     from musubi.inference.loras import LoRAUse as LoRAUse
     from musubi.inference.media import Image as Image
@@ -92,13 +113,23 @@ _HOME = {
     "architectures.wan.api": ("WanCache", "WanDataset", "WanPipeline", "WanTrainer"),
     "architectures.wan.spec": ("Wan",),
     "cache.cache": ("Cache",),
+    "cache.diff": ("Diff",),
     "core.control": ("CancelToken",),
     "core.errors": ("CacheError", "ConfigError", "DataError", "Issue", "MusubiError", "RunError", "WeightsError"),
     "core.events": ("Event", "Finished", "Progress", "Sampled", "Saved", "Started", "StepEnded", "Warned"),
     "core.refs": ("WeightsRef",),
+    "data.captions": ("Captions",),
+    "data.control_size": ("ControlSize", "LikeTarget", "NearArea", "OwnSize"),
     "data.dataset": ("Dataset",),
-    "data.sources": ("Folder", "Jsonl"),
-    "data.windows": ("Head",),
+    "data.sources.folder": ("Folder",),
+    "data.holdout": ("HoldOut",),
+    "data.sources.metadata": ("MetadataFolder",),
+    "data.rates": ("EveryFrame", "FrameRate", "Resample", "StatedRate"),
+    "data.report.report": ("Report",),
+    "data.sources.rows": ("Jsonl",),
+    "data.scan": ("Scan",),
+    "data.sources.source": ("Source",),
+    "data.windows": ("Chunk", "Full", "Head", "Slide", "Spread", "Windows"),
     "inference.engine": ("SamplingCancelledError",),
     "inference.loras": ("LoRAUse",),
     "inference.media": ("Image", "Video"),
@@ -126,12 +157,14 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_MODULE_OF, "hub"])  # pyright: ignore[reportUnsupportedDunderAll]
+_PACKAGES = ("compat", "hub")
+
+__all__ = sorted([*_MODULE_OF, *_PACKAGES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "hub":
-        return importlib.import_module("musubi.hub")
+    if name in _PACKAGES:
+        return importlib.import_module(f"musubi.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'musubi' has no attribute {name!r}")
