@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -20,7 +21,7 @@ class Captions(Spec):
     """Turn the captions as written into those that are encoded; in every epoch one of them is drawn for each item.
 
     Args:
-        trigger: A word put in front of every caption that does not hold it yet.
+        trigger: A word put in front of every caption that does not hold it yet; shuffled tags always follow it.
         shuffles: How many orders of the tags to encode of each caption; 0 leaves captions as written.
         separator: What stands between tags.
         keep: How many leading tags stay where they are, the trigger not counted.
@@ -50,7 +51,7 @@ class Captions(Spec):
         if self.shuffles == 0:
             yield self._triggered(caption)
             return
-        tags = [tag.strip() for tag in caption.split(self.separator) if tag.strip()]
+        tags = [tag.strip() for tag in caption.split(self.separator) if tag.strip() not in {"", self.trigger}]
         first, rest = tags[: self.keep], tags[self.keep :]
         source = random.Random(hashlib.sha256(f"{self.seed}/{caption}".encode()).hexdigest())
         for _ in range(self.shuffles):
@@ -58,6 +59,7 @@ class Captions(Spec):
             yield self._triggered(f"{self.separator.rstrip()} ".join([*first, *order]))
 
     def _triggered(self, caption: str) -> str:
-        if not self.trigger or self.trigger in caption:
+        """Put the trigger in front unless it stands in the caption as a word of its own."""
+        if not self.trigger or re.search(rf"(?<!\w){re.escape(self.trigger)}(?!\w)", caption):
             return caption
         return f"{self.trigger}{self.separator.rstrip()} {caption}" if caption else self.trigger

@@ -22,7 +22,8 @@ def _path(value: Path | str | None) -> Path | None:
 class HoldOut(Spec):
     """Hold out a share of the files, or all files in a folder; windows of one clip are never divided.
 
-    Which files make up a share depends on their names and ``seed`` alone, not on their order or number.
+    Which files make up a share depends on their names and ``seed``, not on their order; a file that is added or taken
+    away moves at most one other.
 
     Example:
         >>> from musubi import HoldOut
@@ -44,7 +45,7 @@ class HoldOut(Spec):
     def chosen(self, names: Collection[str]) -> frozenset[str]:
         """Return the names that make up the share, at least one of several."""
         order = sorted(set(names), key=self._rank)
-        wanted = min(math.ceil(self.share * len(order)), len(order) - 1)
+        wanted = min(math.ceil(self.share * len(order) - 1e-9), len(order) - 1)  # 0.07 * 100 is a little above 7
         return frozenset(order[: max(0, wanted)])
 
     def holds(self, path: Path) -> bool:

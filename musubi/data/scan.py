@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ def scan(
         for done, (one, name) in enumerate(zip(found, names, strict=True), start=1):
             try:
                 result = find_items(one.dataset, one.record, name, probes)
-                items += _held_out(result.items) if one.held_out else result.items
+                items += result.items
                 notes += result.notes
             except DataError as error:
                 dropped += error.issues
@@ -145,21 +145,32 @@ def _validation_folder(dataset: Dataset, folder: Path) -> Folder:
     return Folder(folder)
 
 
-def _held_out(items: Iterable[Item]) -> list[Item]:
-    return [attrs.evolve(item, split="validation") for item in items]
-
-
 def _divided(items: Sequence[Item], found: Sequence[_Found], names: Sequence[str]) -> list[Item]:
-    """Hold out the shares that the datasets want, each of its own usable files."""
-    usable = {item.media for item in items}
-    chosen: set[str] = set()
+    """Hold out what any of the datasets holds out, of all of them: by its place, or a share of its own usable files.
+
+    A file is one however often it is listed, so that none is trained on at another resolution or with other words.
+    """
+    if all(one.dataset.validation is None for one in found):
+        return list(items)
+    files = {name: one.record.path.resolve() for one, name in zip(found, names, strict=True)}
+    held_out = {files[name] for one, name in zip(found, names, strict=True) if one.held_out}
+    held_out |= _shares(found, files, usable={item.media for item in items})
+    split: Mapping[bool, Split] = {True: "validation", False: "train"}
+    return [attrs.evolve(item, split=split[files[item.media] in held_out]) for item in items]
+
+
+def _shares(found: Sequence[_Found], files: Mapping[str, Path], *, usable: Collection[str]) -> set[Path]:
+    """Return the files that make up the shares that datasets want; ``files`` are those of ``found``, by name."""
+    listed = {file: one.record.path for one, file in zip(found, files.values(), strict=True)}
+    label = dict(zip(listed, labels(list(listed.values())), strict=True))
+    chosen: set[Path] = set()
     for dataset in {id(one.dataset): one.dataset for one in found}.values():
         rule = dataset.validation
         if rule is not None and rule.share:
-            own = [name for one, name in zip(found, names, strict=True) if one.dataset is dataset and name in usable]
-            chosen |= rule.chosen(own)
-    split: Mapping[bool, Split] = {True: "validation", False: "train"}
-    return [attrs.evolve(item, split=split[True]) if item.media in chosen else item for item in items]
+            pairs = zip(found, files.items(), strict=True)
+            own = {label[file]: file for one, (name, file) in pairs if one.dataset is dataset and name in usable}
+            chosen |= {own[name] for name in rule.chosen(own)}
+    return chosen
 
 
 def _looked_at(items: Sequence[Item], *, progress: bool) -> tuple[list[Item], list[Issue], list[Issue]]:

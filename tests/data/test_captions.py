@@ -21,6 +21,17 @@ def test_the_trigger_goes_in_front_once() -> None:
     assert found == ("zuzu, on a roof", "a zuzu flies", "zuzu")
 
 
+def test_a_trigger_inside_another_word_does_not_count_as_there() -> None:
+    assert Captions(trigger="cat").variants(["a category", "a cat, sitting"]) == ("cat, a category", "a cat, sitting")
+
+
+def test_a_trigger_among_shuffled_tags_stays_in_front_and_is_not_counted() -> None:
+    found = Captions(trigger="zuzu", shuffles=6, keep=1).variants(["photo, zuzu, one, two, three"])
+
+    assert len(found) > 1
+    assert all(caption.startswith("zuzu, photo, ") for caption in found)
+
+
 @given(tags=TAGS, keep=st.integers(0, 7), shuffles=st.integers(1, 5), seed=st.integers(0, 9))
 def test_shuffling_moves_tags_and_loses_none(tags: list[str], keep: int, shuffles: int, seed: int) -> None:
     rule = Captions(shuffles=shuffles, keep=keep, seed=seed)

@@ -36,6 +36,10 @@ def test_a_new_file_moves_at_most_one_other(names: set[str], new: str) -> None:
     assert len(before - after) <= 1
 
 
+def test_the_share_is_not_rounded_up_where_only_floats_make_it_more() -> None:
+    assert len(HoldOut(share=0.07).chosen([f"clip {n}" for n in range(100)])) == 7
+
+
 def test_a_single_file_is_trained_on() -> None:
     assert HoldOut(share=0.5).chosen(["only"]) == frozenset()
 

@@ -10,6 +10,7 @@ from musubi.architecture import Geometry
 from musubi.core.errors import DataError
 from musubi.core.events import Event, Progress
 from musubi.data.dataset import Dataset
+from musubi.data.scan import scan
 from tests.data.files import clip, picture
 
 
@@ -128,6 +129,33 @@ def test_a_folder_is_held_out_wherever_it_lies(tmp_path: Path, place: str) -> No
     dataset = Dataset.from_folder(train, resolution=64, recursive=True).with_validation(folder=held_out)
 
     assert {item.name: item.split for item in dataset.scan().items} == {"a": "train", "b": "validation"}
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["both hold out", "one holds out"])
+def test_a_file_that_is_held_out_is_held_out_of_every_dataset_that_lists_it(tmp_path: Path, both: bool) -> None:
+    for seed, name in enumerate("abcdefgh"):
+        picture(tmp_path / f"{name}.png", seed=seed)
+    large = Dataset.from_folder(tmp_path, resolution=64).with_validation(share=0.25)
+    small = large.replace(resolution=(32, 32), validation=large.validation if both else None)
+
+    found = scan([large, small], progress=False).items
+
+    split = {kind: {item.path for item in found if item.split == kind} for kind in ("train", "validation")}
+    alone = {item.path for item in large.scan().items if item.split == "validation"}
+    assert split["validation"] == alone
+    assert len(split["train"]) == 6
+    assert not split["train"] & split["validation"]
+
+
+def test_a_held_out_folder_is_held_out_of_a_dataset_without_the_rule(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "val").mkdir()
+    picture(tmp_path / "val" / "b.png", seed=1)
+    dataset = Dataset.from_folder(tmp_path, resolution=64, recursive=True)
+
+    found = scan([dataset, dataset.with_validation(folder=tmp_path / "val")], progress=False).items
+
+    assert {item.path.name: item.split for item in found} == {"a.png": "train", "b.png": "validation"}
 
 
 def test_a_thorough_scan_finds_what_headers_do_not_tell(tmp_path: Path) -> None:
