@@ -17,6 +17,7 @@ from musubi.cache import manifest as manifests
 from musubi.cache.manifest import CachedFile, Manifest
 from musubi.cache.order import Key, Order
 from musubi.cache.units import Draw, Unit, units_of
+from musubi.cache.verify import file_issue
 from musubi.core.errors import CacheError, Issue, shown
 from musubi.data.sample import Split
 
@@ -140,17 +141,6 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     wrong = [issue for file in manifest.files if (issue := file_issue(folder, file)) is not None]
     if wrong:
         raise CacheError("damaged cache", wrong)
-
-
-def file_issue(folder: Path, file: CachedFile) -> Issue | None:
-    """Say what is wrong with a file as far as its directory entry tells."""
-    path = folder / file.name
-    hint = "build the cache again: only what is missing is encoded"
-    try:
-        found = path.stat().st_size
-    except OSError:
-        return Issue(shown(path), "is missing", hint)
-    return None if found == file.bytes else Issue(shown(path), f"has {found} bytes instead of {file.bytes}", hint)
 
 
 def _ahead(read: Callable[[T], R], planned: Iterator[T]) -> Iterator[R]:

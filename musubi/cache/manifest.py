@@ -37,7 +37,7 @@ _LISTS = ("items", "outputs", "problems", "notes")
 _FORM: Mapping[str, type] = MappingProxyType(
     {"architecture": str, "dtype": str, "dataset": str, "stages": list, **dict.fromkeys(_LISTS, list)}
 )
-_OWNER = re.compile(rb'\{"format":\d+,\s*"architecture":"([^"]+)"')
+_BEGINNING = re.compile(rb'\{"format":\d+,\s*"architecture":"(?P<architecture>[^"]+)",\s*"dtype":"(?P<dtype>[^"]+)"')
 _NO_MANIFEST = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What values of other forms raise."""
 
@@ -114,12 +114,21 @@ def exists(folder: Path) -> bool:
 
 def architecture_of(folder: Path) -> str | None:
     """Return whose cache a folder's manifest says it is, from its first bytes; None if it does not say so."""
+    return _said_first(folder, "architecture")
+
+
+def dtype_of(folder: Path) -> str | None:
+    """Return what a folder's manifest says the encoders ran in, even if the rest of it is damaged."""
+    return _said_first(folder, "dtype")
+
+
+def _said_first(folder: Path, name: str) -> str | None:
     try:
         with (folder / FILE).open("rb") as file:
-            found = _OWNER.match(file.read(1000))
+            found = _BEGINNING.match(file.read(1000))
     except OSError:
         return None
-    return None if found is None else found[1].decode(errors="replace")
+    return None if found is None else found[name].decode(errors="replace")
 
 
 def digest(folder: Path) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from musubi.cache import format as files
-from musubi.cache.building.stored import file_issue
 from musubi.cache.manifest import CachedFile, Manifest
 from musubi.core.errors import Issue, shown
 
@@ -43,3 +42,14 @@ def _wrong(folder: Path, file: CachedFile) -> Issue | None:
         return None
     hint = "delete this file and build the cache again: only what is missing is encoded"
     return Issue(shown(path), "its content is not what was written", hint)
+
+
+def file_issue(folder: Path, file: CachedFile) -> Issue | None:
+    """Say what is wrong with a file as far as its directory entry tells."""
+    path = folder / file.name
+    hint = "build the cache again: only what is missing is encoded"
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return Issue(shown(path), "is missing", hint)
+    return None if found == file.bytes else Issue(shown(path), f"has {found} bytes instead of {file.bytes}", hint)

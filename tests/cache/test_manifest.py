@@ -63,6 +63,7 @@ def test_whose_it_is_can_be_told_from_its_beginning(tmp_path: Path) -> None:
     manifests.save(tmp_path, MANIFEST)
 
     assert manifests.architecture_of(tmp_path) == "toy"
+    assert manifests.dtype_of(tmp_path) == MANIFEST.dtype
 
 
 @pytest.mark.parametrize(

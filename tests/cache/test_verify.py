@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from musubi.cache.cache import Cache
+from musubi.cache.manifest import CachedFile
+from musubi.cache.verify import file_issue
 from musubi.data.dataset import Dataset
 from musubi.testing.toy import Toy
 
@@ -39,3 +41,13 @@ def test_a_progress_bar_is_shown_unless_not_wanted(
     cache.verify()
 
     assert (quiet, "verify: 100%" in capsys.readouterr().err) == ("", True)
+
+
+def test_a_missing_and_a_cut_off_file_are_told_from_a_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"four")
+
+    def issue(size: int, name: str = "a") -> str | None:
+        found = file_issue(tmp_path, CachedFile(name=name, bytes=size, sha256="", key=""))
+        return None if found is None else found.message
+
+    assert (issue(4), issue(5), issue(4, "b")) == (None, "has 4 bytes instead of 5", "is missing")

@@ -99,7 +99,7 @@ class Leader:
         logger.info("%s: %d items, %d left out", shown(self.folder), len(complete), len(problems))
 
     def _planned(self, memory: FileMemory, components: Mapping[str, str]) -> Work:
-        known = None if self._before is None else self._before["dtype"]
+        known = manifests.dtype_of(self.folder) if self._before is None else self._before["dtype"]
         dtype = encoder_dtype(self.dtype, known, device=self.device)
         self._stored = Stored(self.folder, self._before)
         found: list[Issue] = []

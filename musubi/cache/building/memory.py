@@ -20,6 +20,9 @@ from musubi.core.errors import CacheError, DataError, Issue, shown
 from musubi.data.sample import Probe, kind_of
 
 FILE = ".files.json"
+_RULES = 1
+"""Raised whenever looking into files tells something else of them, so that what was remembered is forgotten."""
+
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before it was read may change again without a new time: it is not remembered."""
 
@@ -64,7 +67,10 @@ class FileMemory:
 
     def reload(self) -> None:
         """Learn what another build has seen in the meantime."""
-        self._known = _read(self._path) | self._known
+        self._known |= _read(self._path)
+        for seen in self._asked.values():
+            if seen.digest is None:
+                self._recall(seen)
 
     def probe(self, path: Path) -> Probe:
         """Return what a file holds; raises ``DataError`` if it cannot be read."""
@@ -124,14 +130,17 @@ class FileMemory:
         name = str(path)
         seen = self._asked.get(name)
         if seen is None:
-            key = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape")).hexdigest()[:32]
+            key = hashlib.sha256(f"{_RULES}/{path.absolute()}".encode(errors="surrogateescape")).hexdigest()[:32]
             stamp = stamp_of(path)
             seen = _Seen(key, stamp, time.time_ns() - stamp[2] <= _RACY_NS)
-            known = self._known.get(key)
-            if known is not None and known[:3] == [*stamp]:
-                _recall(seen, known)
+            self._recall(seen)
             self._asked[name] = seen
         return seen
+
+    def _recall(self, seen: _Seen) -> None:
+        known = self._known.get(seen.key)
+        if known is not None and known[:3] == [*seen.stamp]:
+            _recall(seen, known)
 
 
 def stamp_of(path: Path) -> Stamp:

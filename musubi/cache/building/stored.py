@@ -12,7 +12,6 @@ from pathlib import Path
 from musubi.cache import format as files
 from musubi.cache.building.jobs import Job
 from musubi.cache.records import CachedFile, Output, Plain, is_output_line
-from musubi.core.errors import Issue, shown
 
 _THREADS = 4
 
@@ -84,17 +83,6 @@ class Stored:
                 return None
             described.append(CachedFile(name=name, bytes=found.bytes, sha256=found.sha256, key=found.key))
         return Output(stage=job.stage.name, fingerprint=job.fingerprint, files=tuple(described))
-
-
-def file_issue(folder: Path, file: CachedFile) -> Issue | None:
-    """Say what is wrong with a file as far as its directory entry tells."""
-    path = folder / file.name
-    hint = "build the cache again: only what is missing is encoded"
-    try:
-        found = path.stat().st_size
-    except OSError:
-        return Issue(shown(path), "is missing", hint)
-    return None if found == file.bytes else Issue(shown(path), f"has {found} bytes instead of {file.bytes}", hint)
 
 
 def folded(name: str) -> str:

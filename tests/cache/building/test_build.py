@@ -409,3 +409,11 @@ def test_an_error_of_a_listener_stops_the_build_and_no_thread_is_left(tmp_path: 
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("musubi")]
     assert not list((tmp_path / "cache").glob(".*.tmp*"))
     assert len(build(tmp_path / "cache", dataset)) == 12, "only the first of its batch was written"
+
+
+def test_a_manifest_that_was_cut_off_still_says_what_the_encoders_ran_in(tmp_path: Path, dataset: Dataset) -> None:
+    build(tmp_path / "cache", dataset, dtype="bfloat16")
+    manifest = tmp_path / "cache" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:200])
+
+    assert not [entry for entry in build(tmp_path / "cache", dataset) if not entry.startswith("load")]

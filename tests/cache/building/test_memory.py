@@ -46,6 +46,36 @@ def test_the_hash_is_the_contents_and_is_not_computed_again_for_an_unchanged_fil
     assert FileMemory(tmp_path).digest(path) == _sha256("one"), "same size and time: not read again"
 
 
+def test_what_another_build_hashed_in_the_meantime_is_not_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(path)
+    _age(path)
+    waiting = FileMemory(tmp_path)
+    waiting.probe(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    stat = path.stat()
+    _remembered(tmp_path, path)
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    waiting.reload()
+
+    assert waiting.digest(path) == digest, "same size and time: not read again"
+
+
+def test_what_older_rules_saw_is_looked_at_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    _write(path, "one")
+    stat = path.stat()
+    _remembered(tmp_path, path)
+    path.write_text("two", encoding="utf-8")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    monkeypatch.setattr("musubi.cache.building.memory._RULES", 1000)
+
+    assert FileMemory(tmp_path).digest(path) == _sha256("two")
+
+
 def test_a_changed_file_has_another_hash(tmp_path: Path) -> None:
     path = tmp_path / "a"
     _write(path, "one")

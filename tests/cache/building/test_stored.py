@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from musubi.cache import manifest as manifests
-from musubi.cache.building.stored import Stored, file_issue, folded
+from musubi.cache.building.stored import Stored, folded
 from musubi.cache.cache import Cache
-from musubi.cache.manifest import CachedFile, Manifest
+from musubi.cache.manifest import Manifest
 from musubi.data.dataset import Dataset
 from musubi.testing.toy import Toy
 from tests.cache.making import a_plan
@@ -84,16 +84,6 @@ def test_unlisted_entries_are_found_by_what_they_are_made_of_whatever_they_are_c
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert Stored(tmp_path / "none", None).is_free("a", "b")
-
-
-def test_a_missing_and_a_cut_off_file_are_told_from_a_whole_one(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"four")
-
-    def issue(size: int, name: str = "a") -> str | None:
-        found = file_issue(tmp_path, CachedFile(name=name, bytes=size, sha256="", key=""))
-        return None if found is None else found.message
-
-    assert (issue(4), issue(5), issue(4, "b")) == (None, "has 4 bytes instead of 5", "is missing")
 
 
 def test_names_are_folded_as_file_systems_do() -> None:
