@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import attrs
 
@@ -18,7 +18,8 @@ from musubi.cache.manifest import CachedFile, Manifest
 from musubi.cache.order import Key, Order
 from musubi.cache.units import Draw, Unit, units_of
 from musubi.cache.verify import file_issue
-from musubi.core.errors import CacheError, Issue, shown
+from musubi.core.errors import CacheError, ConfigError, Issue, shown
+from musubi.core.fields import one_of
 from musubi.data.sample import Split
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Loader:
     left out, other batches in each epoch.
 
     Raises:
+        ConfigError: There is no such split.
         CacheError: The cache is not built, has no such item, lacks a file, or has too few batches for its processes.
     """
 
@@ -60,6 +62,9 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        wrong = one_of(*get_args(Split))(split)
+        if wrong is not None:
+            raise ConfigError("loader", [Issue("split", wrong)])
         self._folder, self._seed, self._rank, self._world = Path(folder), seed, rank, world
         manifest = manifests.load(self._folder)
         _check_files(self._folder, manifest)

@@ -44,8 +44,12 @@ class MusubiError(Exception):
     """The root of everything this library raises on purpose."""
 
 
+_LISTED = 30
+"""Problems that an error's text lists before it only counts: a folder may have thousands."""
+
+
 class _IssuesError(MusubiError):
-    """An error that lists every problem found, not only the first."""
+    """An error that holds every problem found, not only the first."""
 
     def __init__(self, title: str, issues: Iterable[Issue] = ()) -> None:
         self.title = title
@@ -57,8 +61,10 @@ class _IssuesError(MusubiError):
             return self.title
         if len(self.issues) == 1:
             return f"{self.title}: {self.issues[0]}"
-        lines = "\n".join(f"  - {issue}" for issue in self.issues)
-        return f"{self.title}: {len(self.issues)} problems\n{lines}"
+        lines = [f"  - {issue}" for issue in self.issues[:_LISTED]]
+        if len(self.issues) > _LISTED:
+            lines.append(f"  - and {len(self.issues) - _LISTED} more; the error's issues has them all")
+        return "\n".join([f"{self.title}: {len(self.issues)} problems", *lines])
 
 
 class ConfigError(_IssuesError):

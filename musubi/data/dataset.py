@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, TypeGuard, Unpack, cast
 
 import attrs
 
@@ -54,15 +54,16 @@ def _size(value: int | Sequence[int]) -> Size:
 
 def _lengths(value: int | Iterable[int]) -> tuple[int, ...]:
     """Return clip lengths in ascending order, each once."""
-    lengths = (value,) if isinstance(value, int) else cast(tuple[int, ...], _as_tuple(value))
-    try:
-        return tuple(sorted(set(lengths)))
-    except TypeError:
-        return lengths
+    lengths = (value,) if isinstance(value, int) else _as_tuple(value)
+    return tuple(sorted(set(lengths))) if _are_numbers(lengths) else cast(tuple[int, ...], lengths)
 
 
 def _sources(value: Iterable[Source]) -> tuple[Source, ...]:
     return cast(tuple[Source, ...], _as_tuple(value))
+
+
+def _are_numbers(value: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(value, tuple) and all(isinstance(member, int) for member in cast(tuple[object, ...], value))
 
 
 def _as_tuple(value: object) -> object:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from musubi import Captions, Folder
 from musubi.batch import Batch
 from musubi.cache.loader import Loader, Position
-from musubi.core.errors import CacheError
+from musubi.core.errors import CacheError, ConfigError
 from musubi.data.dataset import Dataset
 from tests.cache.counting import build
 from tests.data.files import picture
@@ -192,6 +192,11 @@ def test_what_is_held_out_is_drawn_on_its_own(tmp_path: Path) -> None:
 def test_a_cache_without_validation_says_how_to_hold_some_out(folder: Path) -> None:
     with pytest.raises(CacheError, match=r"holds no item for validation \(hint: .*with_validation"):
         Loader(folder, split="validation")
+
+
+def test_a_split_that_is_none_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="must be one of train, validation, got 'val'"):
+        Loader(folder, split="val")  # type: ignore[arg-type]
 
 
 def test_batches_carry_the_weights_of_their_items(tmp_path: Path) -> None:

@@ -116,3 +116,11 @@ def test_a_path_is_shown_on_one_line_and_can_be_printed_whatever_its_name() -> N
 
     assert text == "folder/caf\u00e9\\nnext\\udce9 \u65e5\u672c.png"
     assert text.encode("utf-8")
+
+
+def test_a_thousand_problems_do_not_fill_the_screen_and_are_all_kept() -> None:
+    error = DataError("no item can be used", [Issue(f"{n}.png", "is damaged") for n in range(1000)])
+
+    assert len(str(error).splitlines()) == 32
+    assert str(error).endswith("and 970 more; the error's issues has them all")
+    assert len(error.issues) == 1000

@@ -102,3 +102,10 @@ def test_a_file_may_give_single_numbers_as_the_constructor_does() -> None:
     text = 'resolution = 512\nframes = 25\n[[sources]]\nkind = "folder"\npath = "clips"\n'
 
     assert Dataset.from_toml(text) == Dataset.from_folder("clips", resolution=512, frames=25)
+
+
+def test_text_for_lengths_is_one_mistake_not_one_for_each_letter() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Dataset.from_folder("a", resolution=64, frames="1,25")  # type: ignore[arg-type]
+
+    assert [issue.path for issue in caught.value.issues] == ["frames"]

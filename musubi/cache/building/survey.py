@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -48,7 +48,16 @@ def survey(
         raise DataError("no item can be used", problems)
     prints = [dataset.fingerprint() for dataset in fitted]
     together = prints[0] if len(prints) == 1 else hashlib.sha256("/".join(prints).encode()).hexdigest()[:16]
-    return Survey(items=items, problems=problems, notes=found.notes, fingerprint=together)
+    notes = (*found.notes, *_unused_controls(items, model))
+    return Survey(items=items, problems=problems, notes=notes, fingerprint=together)
+
+
+def _unused_controls(items: Sequence[Item], model: Architecture) -> Iterator[Issue]:
+    """Yield a note for each file whose conditions the model does not look at."""
+    if any("controls" in stage.reads for stage in model.stages):
+        return
+    for path in dict.fromkeys(item.path for item in items if item.controls):
+        yield Issue(shown(path), "control is not used", f"{model.title} takes no conditioning pictures or clips")
 
 
 def _lack(item: Item, model: Architecture) -> Issue | None:

@@ -15,6 +15,7 @@ from musubi.data.report.wording import counted, named
 logger = logging.getLogger(__name__)
 
 _NAMED = 8
+"""Files that a line names before it only counts."""
 
 
 @attrs.frozen
@@ -44,6 +45,14 @@ class Teller:
 
     def left_out(self, issues: Sequence[Issue]) -> None:
         """Tell what cannot be used, and why."""
+        for finding in gathered(issues):
+            if len(finding) <= _NAMED:
+                lines = list(map(str, finding.issues))
+            else:
+                names = named([issue.path for issue in finding.issues], _NAMED)
+                hint = f" (hint: {finding.issues[0].hint})" if finding.issues[0].hint else ""
+                lines = [f"{finding.message}, {counted(len(finding), 'file')}: {names}{hint}"]
+            for line in lines:
+                logger.warning("left out: %s", line)
         for issue in issues:
-            logger.warning("left out: %s", issue)
             self(Warned(message=str(issue)))

@@ -97,8 +97,12 @@ def _captions(figures: CaptionFigures) -> str:
 def _lengths(words: Span | None, characters: Span | None) -> str:
     if words is None or characters is None:
         return ""
-    letters = between(characters.least, characters.most)
-    return f" of {between(words.least, words.most)} words (median {words.middle:g}), {letters} characters"
+    found = [f"{_many(words, 'word')} (median {words.middle:g})", _many(characters, "character")]
+    return f" of {', '.join(found)}"
+
+
+def _many(span: Span, noun: str) -> str:
+    return f"{between(span.least, span.most)} {noun if span.most == 1 else f'{noun}s'}"
 
 
 def _times(size: tuple[int, int]) -> str:

@@ -103,7 +103,7 @@ class MetadataFolder(Source):
         listed = f"it has {', '.join(columns)}"
         wrong: list[Issue] = []
         if not any(name in columns for name in _MEDIA):
-            near = did_you_mean(columns[0], _MEDIA)
+            near = did_you_mean(_MEDIA[0], columns).replace("did you mean", "is it")
             wrong.append(Issue(shown(table), f"has no column file_name{near}", f"{listed}; commas separate columns"))
         if self.caption_column is not None and self.caption_column not in columns:
             near = did_you_mean(self.caption_column, columns)

@@ -74,8 +74,9 @@ class Row:
         """Return the picture, clip or folder of frames called so; backslashes may stand for slashes."""
         found = next((path for path in _candidates(name, folders) if _mode(path)), None)
         if found is None:
-            looked = " nor in ".join("the working directory" if f == Path() else shown(f) for f in folders)
-            raise self.refused(f"{key} names no file", f"{_brief(name)} is neither in {looked}" if looked else "")
+            looked = list(dict.fromkeys("the working directory" if f == Path() else shown(f) for f in folders))
+            where = f"neither in {' nor in '.join(looked)}" if len(looked) > 1 else f"not in {''.join(looked)}"
+            raise self.refused(f"{key} names no file", f"{_brief(name)} is {where}" if looked else "")
         mode = _mode(found)
         if stat.S_ISDIR(mode):
             if not holds_pictures(found):

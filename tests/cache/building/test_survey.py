@@ -56,3 +56,13 @@ def test_the_fingerprint_is_that_of_all_datasets_in_their_order(tmp_path: Path, 
 
     assert len(set(prints)) == 4
     assert prints[0] == dataset.with_geometry(Toy().geometry).fingerprint()
+
+
+def test_conditions_that_a_model_does_not_look_at_are_noted(tmp_path: Path, media: Path) -> None:
+    row = {"image_path": "cat.png", "caption": "a cat", "control_path": "cow.png"}
+    (media / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    dataset = Dataset.from_jsonl(media / "rows.jsonl", resolution=64)
+
+    (note,) = survey([dataset], Toy(), memory=FileMemory(tmp_path)).notes
+
+    assert (Path(note.path).name, note.message) == ("cat.png", "control is not used")

@@ -31,3 +31,13 @@ def test_notes_of_a_kind_are_told_together_and_name_the_first_few() -> None:
         f"enlarged, 10 files: {', '.join(note.path for note in notes[:8])} and 2 more",
         "a.mp4: retimed (hint: from 25 to 16)",
     ]
+
+
+def test_many_of_a_kind_are_heard_one_by_one_and_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Event] = []
+
+    Teller((heard.append,)).left_out([Issue(f"{n}.png", "caption is missing", "write it") for n in range(500)])
+
+    assert len(heard) == 500
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("and 492 more (hint: write it)")

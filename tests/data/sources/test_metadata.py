@@ -115,7 +115,7 @@ def test_without_a_caption_the_remedy_lists_the_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        ("file,text", "has no column file_name; did you mean 'file_name'"),
+        ("file,text", "has no column file_name; is it 'file'"),
         ("file_name;text", "commas separate columns"),
         ("file_name,text,caption", "has both a column text and a column caption"),
     ],
