@@ -20,6 +20,7 @@ from musubi.data.sources.source import Listing, read_all
 if TYPE_CHECKING:
     from musubi.architecture import Architecture
     from musubi.data.dataset import Dataset
+    from musubi.data.media.resize import Pixels
     from musubi.data.report.report import Report
 
 _PATIENCE_S = 1.0
@@ -178,27 +179,33 @@ def _looked_at(items: Sequence[Item], *, progress: bool) -> tuple[list[Item], li
 
     Conditioning files and masks are decoded, too.
     """
-    from musubi.data.media.loading import load_sample
-    from musubi.data.report.likeness import groups, signature
+    from musubi.data.report.likeness import near_duplicates
 
     first = {item.media: item for item in reversed(items)}
-    seen: dict[str, int] = {}
     damaged: dict[str, Sequence[Issue]] = {}
-    with tqdm(total=len(first), desc="look", unit="file", delay=_PATIENCE_S, disable=not progress) as bar:
-        for media, item in reversed(first.items()):
-            try:
-                pixels = load_sample(attrs.evolve(item, picked=item.frames[:1])).pixels
-                assert pixels is not None
-                seen[media] = signature(pixels[0].numpy())
-            except DataError as error:
-                damaged[media] = error.issues
-            bar.update()
-    alike = [issue for group in groups(seen) for issue in _alike([first[media] for media in group])]
+    found = near_duplicates(_beginnings(list(reversed(first.values())), damaged, progress=progress))
+    alike = [issue for group in found for issue in _alike([first[media] for media in group])]
     return (
         [item for item in items if item.media not in damaged],
         [issue for issues in damaged.values() for issue in issues],
         alike,
     )
+
+
+def _beginnings(
+    items: Sequence[Item], damaged: dict[str, Sequence[Issue]], *, progress: bool
+) -> Iterator[tuple[str, Pixels]]:
+    """Yield the first frame of each file by its media's name; what is wrong with the others goes to ``damaged``."""
+    from musubi.data.media.loading import load_sample
+
+    for item in tqdm(items, desc="look", unit="file", delay=_PATIENCE_S, disable=not progress):
+        try:
+            pixels = load_sample(attrs.evolve(item, picked=item.frames[:1])).pixels
+        except DataError as error:
+            damaged[item.media] = error.issues
+        else:
+            assert pixels is not None
+            yield item.media, pixels[0].numpy()
 
 
 def _alike(group: Sequence[Item]) -> Iterator[Issue]:

@@ -96,20 +96,11 @@ def inverted_sections(latents_CFHW: Tensor, *, window: int = WINDOW) -> list[Sec
     sections: list[Section] = []
     for number, gap in enumerate(reversed(gaps(count))):
         start = 1 + number * window
-        first, _, target, post, at_2x, at_4x = _positions([1, gap * window, window, *_HISTORY])
+        first, _, at_target, post, at_2x, at_4x = _positions([1, gap * window, window, *_HISTORY])
         near, clean_2x, clean_4x = _frames(padded, start + window, sum(_HISTORY)).split(_HISTORY, dim=-3)
-        sections.append(
-            Section(
-                latents=_frames(whole, start, window),
-                latents_clean=torch.cat([_frames(whole, 0, 1), near], dim=-3),
-                latents_clean_2x=clean_2x,
-                latents_clean_4x=clean_4x,
-                latent_indices=target,
-                clean_latent_indices=torch.cat([first, post]),
-                clean_latent_2x_indices=at_2x,
-                clean_latent_4x_indices=at_4x,
-            )
-        )
+        target = _frames(whole, start, window)
+        clean = [torch.cat([_frames(whole, 0, 1), near], dim=-3), clean_2x, clean_4x]
+        sections.append(_section(target, clean, [at_target, torch.cat([first, post]), at_2x, at_4x]))
     return sections
 
 
@@ -125,24 +116,31 @@ def forward_sections(latents_CFHW: Tensor, *, window: int = WINDOW) -> list[Sect
     count = _sections_in(latents_CFHW, window)
     padded = F.pad(latents_CFHW, (0, 0, 0, 0, sum(_HISTORY), 0))
     before = _HISTORY[::-1]
-    first, at_4x, at_2x, post, target = _positions([1, *before, window])
+    first, at_4x, at_2x, post, at_target = _positions([1, *before, window])
     sections: list[Section] = []
     for number in range(count):
         start = 1 + number * window
         clean_4x, clean_2x, near = _frames(padded, start, sum(before)).split(before, dim=-3)
-        sections.append(
-            Section(
-                latents=_frames(latents_CFHW, start, window),
-                latents_clean=torch.cat([_frames(latents_CFHW, 0, 1), near], dim=-3),
-                latents_clean_2x=clean_2x,
-                latents_clean_4x=clean_4x,
-                latent_indices=target,
-                clean_latent_indices=torch.cat([first, post]),
-                clean_latent_2x_indices=at_2x,
-                clean_latent_4x_indices=at_4x,
-            )
-        )
+        target = _frames(latents_CFHW, start, window)
+        clean = [torch.cat([_frames(latents_CFHW, 0, 1), near], dim=-3), clean_2x, clean_4x]
+        sections.append(_section(target, clean, [at_target, torch.cat([first, post]), at_2x, at_4x]))
     return sections
+
+
+def _section(target: Tensor, clean: Sequence[Tensor], at: Sequence[Tensor]) -> Section:
+    """Return a section of its target, its history at full size, half and a quarter, and the places of all four."""
+    near, clean_2x, clean_4x = clean
+    at_target, at_near, at_2x, at_4x = at
+    return Section(
+        latents=target,
+        latents_clean=near,
+        latents_clean_2x=clean_2x,
+        latents_clean_4x=clean_4x,
+        latent_indices=at_target,
+        clean_latent_indices=at_near,
+        clean_latent_2x_indices=at_2x,
+        clean_latent_4x_indices=at_4x,
+    )
 
 
 def gaps(count: int) -> tuple[int, ...]:
