@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from musubi.noise.loss import MSE, Loss
+
+_SQUARES = MSE()
+
 
 def mix(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Return the point of the path at ``sigma``, in float32; ``sigma`` has shape (batch,)."""
@@ -20,18 +24,21 @@ def clean_estimate(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return x.float() - _per_item(sigma, x) * velocity.float()
 
 
-def error(predicted: Tensor, target: Tensor, weight: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
-    """Return the mean squared error as a float32 scalar, each item's share times its ``weight`` of shape (batch,).
+def error(
+    predicted: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    loss: Loss = _SQUARES,
+) -> Tensor:
+    """Return the mean error of a batch as a float32 scalar, each item's own times its ``weight`` of shape (batch,).
 
-    ``mask`` of shape (batch, frames, height, width), from 0 to 1, is what every cell's square is multiplied by before
-    the mean over all cells: what it leaves out neither counts nor makes the rest count more.
+    ``mask`` of shape (batch, frames, height, width), from 0 to 1, is what the errors of every cell are multiplied by;
+    ``loss`` says how errors are measured and what their mean is taken over, by default the squares over all cells.
     """
-    squares = (predicted.float() - target.float()).square()
-    if mask is not None:
-        squares = squares * mask.to(squares).reshape(len(squares), 1, *squares.shape[2:])
-    if weight is None:
-        return squares.mean()
-    return (squares.flatten(1).mean(dim=1) * weight.to(squares)).mean()
+    items = loss.per_item(predicted, target, mask=mask)
+    return items.mean() if weight is None else (items * weight.to(items)).mean()
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
+from musubi.core.fields import field, positive
 from musubi.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -27,7 +28,14 @@ class Weighting(Spec, ABC):
 
 @attrs.frozen(kw_only=True)
 class NoWeighting(Weighting):
-    """Let every noise level count the same."""
+    """Let every noise level count the same.
+
+    Example:
+        >>> import torch
+        >>> from musubi import NoWeighting
+        >>> NoWeighting().weights(torch.tensor([0.1, 0.5]))
+        tensor([1., 1.])
+    """
 
     kind: ClassVar[str] = "none"
 
@@ -38,18 +46,36 @@ class NoWeighting(Weighting):
 
 @attrs.frozen(kw_only=True)
 class SigmaSqrt(Weighting):
-    """Weigh by ``sigma ** -2``: nearly clean samples count most, without bound towards 0."""
+    """Weigh by ``sigma ** -2``: nearly clean samples count most.
+
+    Levels below ``floor`` count as if they were there; its default, the lowest level of a schedule of 1000 timesteps,
+    keeps weights below a million.
+
+    Example:
+        >>> import torch
+        >>> from musubi import SigmaSqrt
+        >>> SigmaSqrt(floor=0.1).weights(torch.tensor([0.01, 0.1, 0.5]))
+        tensor([100.0000, 100.0000,   4.0000])
+    """
 
     kind: ClassVar[str] = "sigma_sqrt"
+    floor: float = field(default=0.001, check=positive)
 
     def weights(self, sigma: Tensor) -> Tensor:
-        """Return ``sigma ** -2``."""
-        return sigma.float() ** -2.0
+        """Return ``sigma ** -2``, the same for all levels below the floor."""
+        return sigma.float().clamp_min(self.floor) ** -2.0
 
 
 @attrs.frozen(kw_only=True)
 class CosMap(Weighting):
-    """Weigh by ``2 / (pi (1 - 2 s + 2 s^2))`` (Esser et al. 2024, section 3.1): the middle counts twice the ends."""
+    """Weigh by ``2 / (pi (1 - 2 s + 2 s^2))`` (Esser et al. 2024, section 3.1): the middle counts twice the ends.
+
+    Example:
+        >>> import torch
+        >>> from musubi import CosMap
+        >>> CosMap().weights(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.6366, 1.2732, 0.6366])
+    """
 
     kind: ClassVar[str] = "cosmap"
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musubi.noise import flow
+from musubi.noise.loss import MSE, Huber, Loss, SmoothL1
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -57,6 +58,25 @@ def test_unit_weights_change_nothing() -> None:
     predicted, target = numbers(2, 4, 3), numbers(2, 4, 3, seed=1)
 
     torch.testing.assert_close(flow.error(predicted, target, torch.ones(2)), flow.error(predicted, target))
+
+
+@pytest.mark.parametrize("loss", [MSE(), MSE(mean_over="mask"), Huber(delta=0.2), SmoothL1()], ids=repr)
+@pytest.mark.parametrize("shape", [(3, 4, 2, 5, 5), (3, 4, 5, 5)])
+def test_weights_and_masks_of_items_do_not_mix_under_any_loss(loss: Loss, shape: tuple[int, ...]) -> None:
+    predicted, target, weight = numbers(*shape), numbers(*shape, seed=1), torch.tensor([1.0, 0.0, 5.0])
+    mask = numbers(3, shape[2] if len(shape) == 5 else 1, 5, 5, seed=2).sigmoid()
+
+    together = flow.error(predicted, target, weight, mask=mask, loss=loss)
+
+    items = zip(predicted[:, None], target[:, None], weight, mask[:, None], strict=True)
+    alone = torch.stack([w * flow.error(p, t, mask=m, loss=loss) for p, t, w, m in items])
+    torch.testing.assert_close(together, alone.mean())
+
+
+def test_the_default_error_is_the_mean_square() -> None:
+    predicted, target = numbers(2, 4, 3), numbers(2, 4, 3, seed=1)
+
+    torch.testing.assert_close(flow.error(predicted, target), torch.nn.functional.mse_loss(predicted, target))
 
 
 @given(sigma=st.floats(0, 1), shift=st.floats(0.1, 20))

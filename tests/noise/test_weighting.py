@@ -32,3 +32,13 @@ def test_the_cosine_map_is_a_density() -> None:
 
 def test_sigma_sqrt_is_the_inverse_square() -> None:
     assert SigmaSqrt().weights(torch.tensor([0.5])).item() == pytest.approx(4.0)
+
+
+def test_sigma_sqrt_stays_finite_next_to_the_data() -> None:
+    weights = SigmaSqrt().weights(torch.tensor([0.0, 1e-7, 0.001]))
+
+    assert weights.tolist() == pytest.approx([1e6] * 3)
+
+
+def test_a_floor_caps_the_weight() -> None:
+    assert SigmaSqrt(floor=0.1).weights(torch.tensor([0.01, 0.2])).tolist() == pytest.approx([100, 25])
