@@ -8,9 +8,10 @@ import attrs
 from torch import nn
 
 from musubi.architecture import Layout
-from musubi.core.errors import Issue, WeightsError
+from musubi.core.errors import ConfigError, Issue, WeightsError
 from musubi.keymap import KeyMap
-from musubi.networks.network import Targets
+from musubi.networks.network import AdapterNetwork
+from musubi.networks.rules import Sizes, rule_issues, sizes
 
 
 @attrs.frozen
@@ -22,10 +23,6 @@ class Group:
     in_features: int
     rows: tuple[int, ...]
 
-    def parameters(self, rank: int) -> int:
-        """Return how many numbers a LoRA of this rank trains."""
-        return rank * (self.in_features + sum(self.rows))
-
 
 def groups_of(model: nn.Module, keys: KeyMap) -> dict[str, Group]:
     """Return all Linears of a model, on any device, by original name and in the model's order."""
@@ -33,10 +30,21 @@ def groups_of(model: nn.Module, keys: KeyMap) -> dict[str, Group]:
     return {original: _group(original, members, linears) for original, members in keys.groups(linears).items()}
 
 
-def targeted(model: nn.Module, targets: Targets, *, keys: KeyMap, layout: Layout) -> tuple[Group, ...]:
-    """Return the groups that are adapted; raises ``ConfigError`` for patterns that match nothing."""
+def targeted(
+    model: nn.Module, network: AdapterNetwork, *, keys: KeyMap, layout: Layout
+) -> tuple[tuple[Group, Sizes], ...]:
+    """Return the groups that a network adapts, and the sizes of each; raises ``ConfigError`` for idle patterns."""
     groups = groups_of(model, keys)
-    return tuple(groups[name] for name in targets.choose(groups, default=layout.adapters))
+    chosen = network.targets.choose(groups, default=layout.adapters, presets=layout.presets)
+    issues = list(rule_issues(network.rules, chosen))
+    if issues:
+        raise ConfigError("network", issues)
+    return tuple((groups[name], sizes_of(network, name)) for name in chosen)
+
+
+def sizes_of(network: AdapterNetwork, name: str) -> Sizes:
+    """Return what a network gives a module."""
+    return sizes(network.rules, name, rank=network.rank, strength=network.strength)
 
 
 def linears_of(model: nn.Module, members: Sequence[str]) -> tuple[nn.Linear, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @attrs.define
 class Merge:
-    """A ``WeightHook``: returns ``W + sum of weight * alpha / rank * up @ down`` over (file, weight) pairs.
+    """A ``WeightHook``: returns W with every (file, weight) pair's delta added at that strength.
 
     Computes in float32 and rounds once, to the dtype of W. ``check`` tells afterwards whether everything was used.
 
@@ -35,11 +35,10 @@ class Merge:
         self._met.add(module)
         total = tensor.float()
         for weights, weight in found:
-            delta = weights.delta().to(total.device)
-            if delta.shape != total.shape:
-                message = f"the adapter is for shape {tuple(delta.shape)}, the weight has {tuple(total.shape)}"
+            if weights.shape != total.shape:
+                message = f"the adapter is for shape {weights.shape}, the weight has {tuple(total.shape)}"
                 raise WeightsError("the LoRA does not fit this model", [Issue(module, message)])
-            total = total + weight * delta
+            total = weights.merged(total, weight)
         return total.to(tensor.dtype)
 
     def check(self) -> None:

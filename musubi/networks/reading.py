@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +11,18 @@ from torch import Tensor
 
 from musubi.core.errors import Issue, WeightsError, shown
 from musubi.networks.keys import Role, split
-from musubi.networks.weights import LoRAWeights
+from musubi.networks.peft_settings import PeftSettings
+from musubi.networks.weights import AdapterWeights, LoHaWeights, LoKrWeights, LoRAWeights
 
-PEFT_METADATA = "lora_adapter_metadata"
-"""The metadata entry in which diffusers keeps alpha; it is taken over into the weights and dropped."""
+_HADAMARD: tuple[Role, ...] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+_CHAINED: tuple[tuple[Role, Role], ...] = (
+    ("up", "down"),
+    ("hada_w1_a", "hada_w1_b"),
+    ("hada_w2_a", "hada_w2_b"),
+    ("lokr_w1_a", "lokr_w1_b"),
+    ("lokr_w2_a", "lokr_w2_b"),
+)
+"""Pairs of factors: the columns of the first are the rows of the second."""
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -32,7 +39,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError("cannot read the LoRA", [Issue(shown(path), str(error), hint)]) from error
 
 
-def modules_in(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, where: str) -> dict[str, LoRAWeights]:
+def modules_in(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, where: str) -> dict[str, AdapterWeights]:
     """Return the weights of every module.
 
     Raises:
@@ -50,41 +57,82 @@ def modules_in(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, wh
     if issues or not gathered:
         nothing = Issue(where, "holds no tensors", "was training stopped too early?")
         raise WeightsError("cannot read the LoRA", issues or [nothing])
-    alpha = _peft_alpha(metadata)
-    return {name: _weights(roles, alpha) for name, roles in gathered.items()}
+    settings = PeftSettings.of(metadata)
+    return {name: _weights(name, roles, settings) for name, roles in gathered.items()}
 
 
-def _weights(roles: Mapping[Role, Tensor], peft_alpha: float | None) -> LoRAWeights:
-    rank = float(roles["down"].shape[0])
-    fallback = torch.tensor(rank if peft_alpha is None else peft_alpha)
-    return LoRAWeights(roles["down"], roles["up"], roles.get("alpha", fallback))
+def _weights(name: str, roles: Mapping[Role, Tensor], settings: PeftSettings) -> AdapterWeights:
+    """Return the weights of a module whose tensors were found to be complete."""
+    found = roles.get("alpha")
+    if "hada_w1_a" in roles:
+        alpha = torch.tensor(float(roles["hada_w1_b"].shape[0])) if found is None else found
+        return LoHaWeights(**_named(roles, "hada_"), alpha=alpha)
+    if any(role.startswith("lokr_") for role in roles):
+        parts = _named(roles, "lokr_")
+        inner = parts.get("w2_b", parts.get("w1_b"))
+        alpha = torch.tensor(1.0 if inner is None else float(inner.shape[0])) if found is None else found
+        return LoKrWeights(**parts, alpha=alpha)
+    rank = roles["down"].shape[0]
+    told = settings.alpha_of(name, rank)
+    fallback = torch.tensor(float(rank) if told is None else told)
+    return LoRAWeights(roles["down"], roles["up"], fallback if found is None else found, roles.get("dora_scale"))
 
 
-def _peft_alpha(metadata: Mapping[str, str]) -> float | None:
-    """Return the alpha that diffusers keeps in a JSON entry instead of tensors."""
-    try:
-        settings = json.loads(metadata.get(PEFT_METADATA, "{}"))
-    except json.JSONDecodeError:
-        return None
-    found = settings.get("transformer.lora_alpha", settings.get("lora_alpha")) if isinstance(settings, dict) else None
-    return float(found) if isinstance(found, int | float) else None
+def _named(roles: Mapping[Role, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {role.removeprefix(prefix): tensor for role, tensor in roles.items() if role.startswith(prefix)}
 
 
 def _foreign_issues(foreign: list[str], where: str) -> list[Issue]:
     if not foreign:
         return []
     more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-    hint = "understood are lora_down/lora_up/alpha and lora_A/lora_B"
+    if any(key.endswith((".diff", ".diff_b")) for key in foreign):
+        hint = "merge it into the base model with the program it was made for; adapters are low-rank factors"
+        return [Issue(where, f"tensor {foreign[0]!r}{more} is a whole difference of weights", hint)]
+    hint = "understood are lora_down/lora_up/alpha, lora_A/lora_B, dora_scale, hada_* (LoHa) and lokr_* (LoKr)"
     return [Issue(where, f"tensor {foreign[0]!r}{more} is not a LoRA's", hint)]
 
 
 def _module_issues(gathered: Mapping[str, Mapping[Role, Tensor]], where: str) -> list[Issue]:
     issues: list[Issue] = []
     for name, roles in gathered.items():
-        missing = [role for role in ("down", "up") if role not in roles]
+        missing = _missing(roles)
         if missing:
             issues.append(Issue(where, f"{name} lacks its {' and '.join(missing)} matrix", "the file is incomplete"))
-        elif roles["up"].shape[1] != roles["down"].shape[0]:
-            shapes = f"up {tuple(roles['up'].shape)}, down {tuple(roles['down'].shape)}"
-            issues.append(Issue(where, f"the matrices of {name} do not fit together: {shapes}"))
+            continue
+        try:
+            _weights(name, roles, PeftSettings()).shape  # noqa: B018  (the factors are multiplied in thought)
+            wrong = _mismatch(roles)
+        except (IndexError, RuntimeError):
+            wrong = _shapes(roles)
+        if wrong:
+            issues.append(Issue(where, f"the matrices of {name} do not fit together: {wrong}"))
     return issues
+
+
+def _missing(roles: Mapping[Role, Tensor]) -> list[str]:
+    """Return what a module needs beside what it has."""
+    if any(role.startswith("hada_") for role in roles):
+        return [role for role in _HADAMARD if role not in roles]
+    if any(role.startswith("lokr_") for role in roles):
+        return [side for side in ("lokr_w1", "lokr_w2") if not ({side} & roles.keys() or _both(roles, side))]
+    return [role for role in ("down", "up") if role not in roles]
+
+
+def _both(roles: Mapping[Role, Tensor], side: str) -> bool:
+    return {f"{side}_a", f"{side}_b"} <= roles.keys()
+
+
+def _mismatch(roles: Mapping[Role, Tensor]) -> str:
+    """Return the shapes of two matrices that should share a dimension and do not."""
+    for left, right in _CHAINED:
+        if left in roles and right in roles and roles[left].shape[1] != roles[right].shape[0]:
+            return f"{left} {tuple(roles[left].shape)}, {right} {tuple(roles[right].shape)}"
+    scale = roles.get("dora_scale")
+    if scale is not None and "up" in roles and scale.numel() != roles["up"].shape[0]:
+        return f"up {tuple(roles['up'].shape)}, dora_scale {tuple(scale.shape)}"
+    return ""
+
+
+def _shapes(roles: Mapping[Role, Tensor]) -> str:
+    return ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in roles.items() if role != "alpha")

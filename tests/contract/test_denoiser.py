@@ -173,9 +173,9 @@ def test_a_lora_in_a_file_does_the_same_attached_and_merged(running: Running, no
 def test_a_lora_survives_every_layout_on_disk(running: Running, tmp_path: Path) -> None:
     file = trained(running).to_file({})
 
-    for layout in ("comfy", "diffusers", "reference"):
+    for layout in ("comfy", "peft", "reference"):
         path = file.save(tmp_path / f"{layout}.safetensors", layout=layout)
-        again = LoRAFile.load(path, names=file.names)
+        again = LoRAFile.load(path, file.names)
 
         assert again.names == file.names
         for name in file.names:

@@ -9,7 +9,7 @@ from musubi.architecture import Layout
 from musubi.keymap import KeyMap, Rename
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.lora import LoRA
-from musubi.networks.network import Network
+from musubi.networks.network import AdapterNetwork
 
 
 class Block(nn.Module):
@@ -54,7 +54,7 @@ LAYOUT = Layout(blocks=("blocks",), adapters=(r"blocks\..*",))
 NAMES = ("blocks.0.attn.qk", "blocks.0.attn.proj_out", "blocks.1.attn.qk", "blocks.1.attn.proj_out")
 
 
-def make_set(model: nn.Module, network: Network | None = None, *, seed: int = 0) -> AdapterSet:
+def make_set(model: nn.Module, network: AdapterNetwork | None = None, *, seed: int = 0) -> AdapterSet:
     """Return fresh adapters of the small model."""
     generator = torch.Generator().manual_seed(seed)
     return AdapterSet.create(network or LoRA(rank=3), model, keys=KEYS, layout=LAYOUT, generator=generator)

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from musubi.core.errors import ConfigError, WeightsError
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
-from musubi.networks.lora import LoRA
-from musubi.networks.network import Targets
+from musubi.networks.loha import LoHa
+from musubi.networks.lokr import LoKr
+from musubi.networks.lora import DoRA, LoRA
+from musubi.networks.network import AdapterNetwork
+from musubi.networks.rules import Rule
+from musubi.networks.targets import Targets
 from tests.networks.small import KEYS, NAMES, Small, make_set, trained
 
 
@@ -213,7 +217,7 @@ def test_a_file_of_another_model_is_refused_with_the_nearest_name(model: Small) 
 def test_a_file_of_another_width_is_refused(model: Small) -> None:
     file = make_set(Small(dim=16)).to_file()
 
-    with pytest.raises(WeightsError, match=r"\(3, 16\)"):
+    with pytest.raises(WeightsError, match=r"shape \(35, 16\), the model's is \(19, 8\)"):
         AdapterSet.from_file(file, model, keys=KEYS)
 
 
@@ -222,3 +226,105 @@ def test_a_file_with_the_librarys_names_is_understood_where_nothing_is_split(mod
     theirs = LoRAFile(modules={"blocks.0.out": file.modules["blocks.0.attn.proj_out"]})
 
     assert AdapterSet.from_file(theirs, model, keys=KEYS).names == ("blocks.0.attn.proj_out",)
+
+
+def _kind(kind: str) -> AdapterNetwork:
+    return {"lora": LoRA(rank=3), "dora": DoRA(rank=3), "loha": LoHa(rank=3), "lokr": LoKr(rank=1)}[kind]
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr"])
+def test_a_set_of_any_kind_is_frozen_from_its_file_with_the_same_outputs(kind: str, model: Small, x: Tensor) -> None:
+    original = make_set(model, _kind(kind))
+    with torch.no_grad():
+        for parameter in original.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    with original.attached(model):
+        expected = model(x)
+
+    copy = AdapterSet.from_file(original.to_file(), model, keys=KEYS)
+
+    with copy.attached(model):
+        assert torch.equal(model(x), expected)
+
+
+def test_a_file_of_several_kinds_becomes_layers_of_these_kinds(model: Small) -> None:
+    loha, lokr = (make_set(model, _kind(kind)).to_file().modules for kind in ("loha", "lokr"))
+    mixed = LoRAFile(modules={NAMES[0]: loha[NAMES[0]], NAMES[1]: lokr[NAMES[1]]})
+
+    adapters = AdapterSet.from_file(mixed, model, keys=KEYS)
+
+    assert [adapter.kind for adapter in adapters.to_file().modules.values()] == ["loha", "lokr"]
+
+
+def test_training_goes_on_from_a_file_that_decides_modules_ranks_and_strengths(model: Small) -> None:
+    rules = (Rule(modules=r"blocks\.1\..*", rank=2),)
+    only = Targets(exclude=(r"blocks\.0\.attn\.qk",))
+    file = trained(make_set(model, LoRA(rank=5, alpha=2, rules=rules, targets=only))).to_file()
+    network = LoRA(rank=64, dropout=0.1, plus_ratio=4, max_norm=3, rules=(Rule(modules=r".*proj_out", rate=0.5),))
+
+    adapters = AdapterSet.continued(file, model, keys=KEYS, network=network)
+
+    assert adapters.names == NAMES[1:]
+    assert {name: (w.rank, w.strength) for name, w in adapters.to_file().modules.items()} == {
+        name: (w.rank, w.strength) for name, w in file.modules.items()
+    }
+    assert all(torch.equal(p, q) for p, q in zip(adapters.parameters(), _parameters(file, model), strict=True))
+    assert {group.name: group.rate for group in adapters.groups()} == {
+        "unet": 1.0,
+        "unet plus": 4.0,
+        "unet x0.5": 0.5,
+        "unet x0.5 plus": 2.0,
+    }
+    assert all(p.requires_grad for p in adapters.parameters())
+    norms = adapters.limit_norms()
+    assert norms is not None
+    assert norms.largest <= 3
+
+
+def _parameters(file: LoRAFile, model: nn.Module) -> list[nn.Parameter]:
+    return list(AdapterSet.from_file(file, model, keys=KEYS).parameters())
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("loha", "lora"), ("lora", "dora"), ("dora", "lora"), ("lora", "lokr")])
+def test_a_file_of_another_kind_is_not_trained_further(held: str, wanted: str, model: Small) -> None:
+    file = make_set(model, _kind(held)).to_file()
+
+    with pytest.raises(WeightsError, match=f"is {held} in the file, the network is {wanted}"):
+        AdapterSet.continued(file, model, keys=KEYS, network=_kind(wanted))
+
+
+def test_a_rule_that_matches_nothing_in_the_file_is_an_error(model: Small) -> None:
+    file = make_set(model).to_file()
+
+    with pytest.raises(ConfigError, match=r"rules\[0\]\.modules: 'head' matches no module"):
+        AdapterSet.continued(file, model, keys=KEYS, network=LoRA(rules=(Rule(modules="head", rate=0.5),)))
+
+
+def test_switched_off_adapters_leave_the_model_as_it_was(model: Small, x: Tensor) -> None:
+    adapters, before = trained(make_set(model)), model(x)
+    adapters.weight = 0.7
+
+    with adapters.attached(model):
+        with adapters.switched_off():
+            assert torch.equal(model(x), before)
+        assert not torch.equal(model(x), before)
+
+    assert adapters.weight == 0.7
+
+
+def test_norms_are_limited_only_where_the_network_says_so(model: Small) -> None:
+    free, limited = (trained(make_set(model, LoRA(rank=3, max_norm=limit))) for limit in (None, 0.5))
+
+    norms = limited.limit_norms()
+
+    assert free.limit_norms() is None
+    assert norms is not None
+    assert norms.scaled == len(NAMES)
+    found = [float(weights.delta().norm()) for weights in limited.to_file().modules.values()]
+    assert found == pytest.approx([0.5] * len(NAMES), rel=1e-4)
+
+
+def test_a_state_of_the_set_is_named_by_module_and_role() -> None:
+    names = list(make_set(Small(), LoKr(rank=1)).state_dict())
+
+    assert names[:3] == [f"layers.blocks_0_attn_qk.lokr_{role}" for role in ("w1", "w2_a", "w2_b")]

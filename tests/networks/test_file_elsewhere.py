@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from musubi.architectures.wan.spec import Wan
 from musubi.networks.adapters import AdapterSet
-from musubi.networks.file import LoRAFile
 from musubi.networks.keys import LAYOUTS, LayoutName
-from musubi.networks.lora import LoRA
-from musubi.networks.network import Targets
+from musubi.networks.lora import DoRA, LoRA
+from musubi.networks.targets import Targets
 from tests.networks.small import trained
 
 WAN = Wan.t2v_14b()
@@ -49,7 +48,7 @@ def _output(transformer: nn.Module) -> Tensor:
 def test_a_file_does_in_diffusers_what_it_does_here(transformer: nn.Module, layout: LayoutName, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="diffusers attaches LoRAs through peft")
     adapters = _adapters(transformer)
-    path = adapters.to_file().save(tmp_path / "lora.safetensors", layout=layout)
+    path = adapters.to_file().bind(WAN).save(tmp_path / "lora.safetensors", layout=layout)
     with adapters.attached(transformer):
         live = _output(transformer)
     before = _output(transformer)
@@ -60,38 +59,48 @@ def test_a_file_does_in_diffusers_what_it_does_here(transformer: nn.Module, layo
     torch.testing.assert_close(_output(transformer), live, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["comfy", "diffusers"])
+@pytest.mark.parametrize("layout", ["comfy", "diffusers", "peft"])
 def test_a_part_of_the_modules_loads_too(transformer: nn.Module, layout: LayoutName, tmp_path: Path) -> None:
     targets = Targets(exclude=(r"blocks\.0\..*", r".*\.ffn\..*"))
-    file = _adapters(transformer, targets=targets).to_file()
+    file = _adapters(transformer, targets=targets).to_file().bind(WAN)
 
     tensors = WanPipeline.lora_state_dict(file.save(tmp_path / "lora.safetensors", layout=layout))
 
     assert len(tensors) == 2 * len(file.modules) == 2 * 2 * 8
 
 
-@pytest.fixture(scope="module")
-def full_size() -> tuple[LoRAFile, set[str]]:
-    """Return a LoRA of a published size at rank 1, and the names of the model's Linears."""
-    with torch.device("meta"):
-        model = cast(nn.Module, WanTransformer3DModel(num_layers=40))
-    adapters = AdapterSet.create(
-        LoRA(rank=1, alpha=1), model, keys=WAN.keys, layout=WAN.layout, generator=torch.Generator()
-    )
-    return adapters.to_file(), {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_module_of_a_published_size_is_recognised(
-    full_size: tuple[LoRAFile, set[str]], layout: LayoutName, tmp_path: Path
+def test_modules_of_different_ranks_have_their_strength_there(
+    transformer: nn.Module, layout: LayoutName, tmp_path: Path
 ) -> None:
-    file, linears = full_size
+    adapters = _adapters(transformer)
+    file = adapters.to_file().bind(WAN).resized(rank={r".*\.q": 1, r".*\.ffn\..*": 3})
+    path = file.save(tmp_path / "lora.safetensors", layout=layout)
+    with AdapterSet.from_file(file, transformer, keys=WAN.keys).attached(transformer):
+        live = _output(transformer)
 
-    tensors = WanPipeline.lora_state_dict(file.save(tmp_path / "lora.safetensors", layout=layout))
+    _load_in_diffusers(transformer, path)
 
-    found = {name.removeprefix("transformer.").rpartition(".lora_")[0] for name in tensors}
-    assert len(found) == len(file.modules) == 400
-    assert found <= linears
+    assert {weights.rank for weights in file.modules.values()} == {1, 3, 4}
+    torch.testing.assert_close(_output(transformer), live, atol=1e-5, rtol=1e-5)
+
+
+def test_a_dora_does_there_what_it_does_here(transformer: nn.Module, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = DoRA(rank=4, alpha=3)
+    adapters = AdapterSet.create(network, transformer, keys=WAN.keys, layout=WAN.layout, generator=generator)
+    with torch.no_grad():
+        for name, parameter in adapters.named_parameters():
+            parameter.mul_(1.3) if "magnitude" in name else parameter.normal_(std=0.3, generator=generator)
+    path = adapters.eval().to_file().bind(WAN).save(tmp_path / "lora.safetensors", layout="diffusers")
+    with adapters.attached(transformer):
+        live = _output(transformer)
+    before = _output(transformer)
+
+    _load_in_diffusers(transformer, path)
+
+    assert not torch.allclose(live, before, atol=1e-2)
+    torch.testing.assert_close(_output(transformer), live, atol=1e-5, rtol=1e-5)
 
 
 def _load_in_diffusers(transformer: nn.Module, path: Path) -> None:

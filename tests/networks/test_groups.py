@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from musubi.core.errors import WeightsError
-from musubi.networks.groups import groups_of, linears_of, targeted
-from musubi.networks.network import Targets
+from musubi.networks.groups import groups_of, linears_of
+from musubi.networks.lora import LoRA
 from tests.networks.small import KEYS, LAYOUT, NAMES, Small, make_set
 
 
@@ -21,9 +21,9 @@ def test_the_number_of_trained_weights_is_known_from_a_model_without_weights() -
     with torch.device("meta"):
         empty = Small()
 
-    groups = targeted(empty, Targets(), keys=KEYS, layout=LAYOUT)
+    count = LoRA(rank=3).trainable(empty, keys=KEYS, layout=LAYOUT)
 
-    assert sum(group.parameters(3) for group in groups) == sum(p.numel() for p in make_set(Small()).parameters())
+    assert count == sum(p.numel() for p in make_set(Small()).parameters())
 
 
 def test_a_missing_linear_is_named() -> None:

@@ -1,112 +1,97 @@
 from __future__ import annotations
 
-import pytest
+import weakref
+
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from musubi.networks.layers import LoRALayer
+from musubi.networks.dropouts import Dropouts
+from musubi.networks.layers import Round, kept, linear
+from musubi.networks.lora_layer import LoRALayer
 
 
-def _layer(rows: tuple[int, ...] = (6,), *, dropout: float = 0.0) -> LoRALayer:
-    layer = LoRALayer(5, rows, rank=2, alpha=3.0, dropout=dropout)
-    layer.draw(torch.Generator().manual_seed(0))
+def test_a_round_gives_all_members_the_same_and_the_next_one_something_else() -> None:
+    torch.manual_seed(0)
+    shared = Round(3)
+    drawn = []
+
+    for part in (0, 1, 2, 0, 1, 2):
+        shared.begin(part)
+        drawn.append(float(shared.once("x", lambda: torch.rand(1))))
+        shared.end()
+
+    assert drawn[0] == drawn[1] == drawn[2] != drawn[3] == drawn[4] == drawn[5]
+
+
+def test_a_member_that_comes_again_begins_a_new_round_though_others_never_came() -> None:
+    shared, drawn = Round(2), [torch.ones(1), torch.zeros(1)]
+
+    for value in drawn:
+        shared.begin(0)
+        assert shared.once("x", lambda value=value: value) is value  # type: ignore[misc]
+
+
+def test_a_product_is_made_once_for_members_with_the_same_input_and_then_let_go() -> None:
+    shared, made, x = Round(3), list[Tensor](), torch.ones(1)
+
+    def double(value: Tensor) -> Tensor:
+        made.append(2 * value)
+        return made[-1]
+
+    for part, value in enumerate((x, x, x.clone())):
+        shared.begin(part)
+        assert shared.product(value, double) == 2
+        shared.end()
+
+    kept = weakref.ref(made[0])
+    assert len(made) == 2
+    made.clear()
+    assert kept() is None
+
+
+def test_outside_of_a_round_nothing_is_remembered() -> None:
+    shared, x = Round(2), torch.ones(1)
+
+    assert shared.product(x, lambda value: value + 1) == 2
+    assert shared.product(x, lambda value: value + 2) == 3
+    assert shared.once("x", lambda: x) is x
+    assert shared.once("x", lambda: x + 1) == 2
+
+
+def test_a_skipped_module_leaves_its_output_untouched() -> None:
+    layer = LoRALayer(4, (4,), rank=2, alpha=2.0, dropouts=Dropouts(module=0.5))
     with torch.no_grad():
-        layer.up.normal_(generator=torch.Generator().manual_seed(1))
-    return layer
-
-
-def _input() -> Tensor:
-    return torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
-
-
-def test_a_drawn_layer_has_no_effect_and_down_lies_within_its_bound() -> None:
-    layer = LoRALayer(4096, (8,), rank=16, alpha=16.0)
-    layer.draw(torch.Generator().manual_seed(0))
-
-    assert layer.has_no_effect()
-    assert 0.99 / 64 < layer.down.abs().max() <= 1 / 64
-
-
-def test_the_delta_is_alpha_over_rank_times_up_times_down() -> None:
-    layer, x = _layer(), _input()
-
-    expected = x @ (1.5 * layer.up @ layer.down).T
-
-    torch.testing.assert_close(layer.delta(x), expected)
-
-
-def test_members_of_a_group_get_the_rows_of_the_whole_delta() -> None:
-    layer, x = _layer((1, 2, 3)), _input()
-
-    parts = torch.cat([layer.delta(x, part) for part in range(3)], dim=-1)
-
-    torch.testing.assert_close(parts, x @ (1.5 * layer.up @ layer.down).T)
-
-
-def test_gradients_of_a_group_are_those_of_one_matrix() -> None:
-    split, whole, x = _layer((1, 2, 3)), _layer((6,)), _input()
-
-    torch.cat([split.delta(x, part) for part in range(3)], dim=-1).square().sum().backward()
-    whole.delta(x).square().sum().backward()
-
-    torch.testing.assert_close(split.down.grad, whole.down.grad)
-    torch.testing.assert_close(split.up.grad, whole.up.grad)
-
-
-@pytest.mark.parametrize("rows", [(6,), (1, 2, 3)])
-def test_dropout_acts_in_training_only(rows: tuple[int, ...]) -> None:
-    layer, x = _layer(rows, dropout=0.5), _input()
+        layer.up.fill_(1.0)
+        layer.down.fill_(1.0)
+    base, x = nn.Linear(4, 4), torch.ones(1, 4)
+    output = base(x)
     torch.manual_seed(0)
 
-    dropped = layer.train().delta(x)
-    kept = layer.eval().delta(x)
+    skipped = [layer.change(base, x, output, 0, 1.0) is output for _ in range(400)]
 
-    assert not torch.equal(dropped, kept)
-    torch.testing.assert_close(kept, _layer(rows).delta(x))
+    assert 150 < sum(skipped) < 250
+    assert not any(layer.eval().change(base, x, output, 0, 1.0) is output for _ in range(20))
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_members_of_a_group_share_a_mask_and_the_next_round_has_another(order: tuple[int, ...]) -> None:
-    layer, x = _layer((6, 6, 6), dropout=0.5), _input().repeat(8, 1)
-    with torch.no_grad():
-        layer.up.copy_(layer.up[:6].repeat(3, 1))
+def test_members_have_the_rows_in_order() -> None:
+    layer = LoRALayer(4, (3, 1, 2), rank=1, alpha=1.0)
+
+    assert [layer.span(part) for part in range(3)] == [(0, 3), (3, 4), (4, 6)]
+
+
+def test_dropped_outputs_keep_the_mean() -> None:
     torch.manual_seed(0)
 
-    first = [layer.delta(x, part) for part in order]
-    second = [layer.delta(x, part) for part in order]
+    factors = kept(20_000, 0.25, torch.zeros(1, dtype=torch.float64))
 
-    assert torch.equal(first[0], first[1])
-    assert torch.equal(first[0], first[2])
-    assert not torch.equal(first[0], second[0])
-    assert torch.equal(second[0], second[2])
+    assert factors.dtype == torch.float64
+    assert set(factors.tolist()) == {0.0, 1 / 0.75}
+    assert abs(float(factors.mean()) - 1) < 0.02
 
 
-def test_without_autocast_the_input_decides_the_precision() -> None:
-    layer, x = _layer(), _input().bfloat16()
+def test_a_product_has_the_type_of_its_input_or_autocasts() -> None:
+    x, weight = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(4, 3)
 
-    assert layer.delta(x).dtype == torch.bfloat16
-    assert layer.down.dtype == torch.float32
-
-
-def test_under_autocast_its_precision_is_used() -> None:
-    layer, x = _layer(), _input()
-
+    assert linear(x, weight).dtype == torch.bfloat16
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        delta = layer.delta(x)
-
-    hidden = 1.5 * functional.linear(x.bfloat16(), layer.down.bfloat16())
-    assert torch.equal(delta, functional.linear(hidden, layer.up.bfloat16()))
-
-
-def test_weights_are_copies_and_can_be_loaded_back() -> None:
-    layer = _layer()
-    kept = layer.weights()
-    with torch.no_grad():
-        layer.up.zero_()
-
-    assert not kept.zero_effect
-    layer.load(kept)
-
-    assert torch.equal(layer.up, kept.up)
-    assert layer.alpha == 3.0
+        assert linear(x.float(), weight).dtype == torch.bfloat16

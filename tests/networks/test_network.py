@@ -1,53 +1,22 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from musubi.core.errors import ConfigError
+from musubi.networks.adapters import AdapterSet
 from musubi.networks.lora import LoRA
-from musubi.networks.network import Network, Targets
-
-NAMES = ("embed", "blocks.0.attn.q", "blocks.0.ffn.0", "blocks.1.attn.q", "blocks.1.ffn.0")
-DEFAULT = (r"blocks\..*",)
-
-
-def test_the_default_set_is_chosen_in_the_models_order() -> None:
-    assert Targets().choose(NAMES, default=DEFAULT) == NAMES[1:]
+from musubi.networks.network import AdapterNetwork as Network
+from musubi.networks.targets import Targets
+from tests.networks.small import KEYS, LAYOUT, NAMES, Small
 
 
-def test_exclude_narrows_and_include_extends() -> None:
-    targets = Targets(include=("embed",), exclude=(r".*\.ffn\..*",))
+def test_an_adapter_network_prepares_adapters_without_effect() -> None:
+    trained = LoRA(rank=2).prepare(Small(), keys=KEYS, layout=LAYOUT, generator=torch.Generator())
 
-    assert targets.choose(NAMES, default=DEFAULT) == ("embed", "blocks.0.attn.q", "blocks.1.attn.q")
-
-
-def test_include_wins_over_exclude() -> None:
-    targets = Targets(include=(r"blocks\.1\.attn\.q",), exclude=(".*",))
-
-    assert targets.choose(NAMES, default=DEFAULT) == ("blocks.1.attn.q",)
-
-
-def test_a_pattern_must_match_the_whole_name() -> None:
-    with pytest.raises(ConfigError, match="matches no module"):
-        Targets(exclude=(r"blocks\.0",)).choose(NAMES, default=DEFAULT)
-
-
-def test_every_idle_pattern_is_named_with_the_nearest_module() -> None:
-    with pytest.raises(ConfigError) as caught:
-        Targets(include=("emded",), exclude=(r"blocks\.0\.attn\.k",)).choose(NAMES, default=DEFAULT)
-
-    assert [issue.path for issue in caught.value.issues] == ["include[0]", "exclude[0]"]
-    assert "'embed'" in str(caught.value)
-    assert "'blocks.0.attn.q'" in str(caught.value)
-
-
-def test_nothing_left_to_adapt_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="leaves none of 5 modules"):
-        Targets(exclude=(".*",)).choose(NAMES, default=DEFAULT)
-
-
-def test_an_invalid_pattern_is_named_where_it_stands() -> None:
-    with pytest.raises(ConfigError, match=r"targets\.exclude: \[0\] '\(' is not a regular expression"):
-        LoRA.from_dict({"targets": {"exclude": ["("]}})
+    assert isinstance(trained, AdapterSet)
+    assert (trained.names, trained.zero_effect, trained.limit_norms()) == (NAMES, True, None)
+    assert not trained.base_weights()
 
 
 @pytest.mark.parametrize("values", [{"rank": 0}, {"alpha": 0.0}, {"alpha": -1.0}, {"dropout": 1.0}, {"rank": 2.5}])
