@@ -36,8 +36,9 @@ def test_models_lora_wan21_i2v_initial_weights_equal_the_reference(stem: str, tm
 
     assert [f"lora_unet_{flat(name)}" for name in adapters.names] == meta["module_order"]
     for name, weights in adapters.to_file().modules.items():
-        assert torch.equal(weights.down, tensors[f"lora.lora_unet_{flat(name)}.lora_down.weight"]), name
-        assert not weights.up.any()
+        drawn = weights.tensors()
+        assert torch.equal(drawn["down"], tensors[f"lora.lora_unet_{flat(name)}.lora_down.weight"]), name
+        assert not drawn["up"].any()
 
 
 @each_case
@@ -53,7 +54,7 @@ def test_models_lora_wan21_i2v_outputs_and_gradients_equal_the_reference(stem: s
         loss = (predicted - tensors["in.loss_target"]).square().mean()
         loss.backward()
 
-    assert (predicted - tensors["out.pred"]).abs().max() <= 5e-5
+    assert (predicted - tensors["out.pred"]).abs().max() <= 1e-5
     torch.testing.assert_close(loss.detach(), tensors["out.loss"].squeeze(), rtol=1e-5, atol=0)
     for name, layer in adapters.layers.items():
         for ours, theirs in (("down", "lora_down"), ("up", "lora_up")):

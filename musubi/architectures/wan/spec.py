@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import attrs
 
-from musubi.architecture import Architecture, Generation, Geometry, Layout, Stage
+from musubi.architecture import Architecture, Generation, Geometry, Interchange, Layout, Stage
 from musubi.architectures.wan.keys import DIT
 from musubi.core.fields import field, one_of
 from musubi.core.refs import WeightsRef
@@ -27,6 +27,10 @@ TEXT_LENGTH = 512
 
 GEOMETRY = Geometry(multiple=16, stride=8, frame_step=4, channels=16, patch=(1, 2, 2), fps=16.0)
 
+_SELF_ATTENTION = r"blocks\.\d+\.self_attn\.(q|k|v|o)"
+_CROSS_ATTENTION = r"blocks\.\d+\.cross_attn\.(q|k|v|o|k_img|v_img)"
+_FEED_FORWARD = r"blocks\.\d+\.ffn\.(0|2)"
+
 _COMFY = "Comfy-Org/Wan_2.1_ComfyUI_repackaged@main:split_files"
 _OFFICIAL = "Wan-AI/Wan2.1-I2V-14B-720P@main"
 
@@ -40,18 +44,23 @@ _NEGATIVE = (
 
 @attrs.frozen(kw_only=True)
 class Published:
-    """What tells a published transformer: its title, width and depth, and its file."""
+    """What tells a published transformer: its title, widths and depth, and its file."""
 
     title: str
     dim: int
+    ffn_dim: int
     num_layers: int
     file: str
 
 
 PUBLISHED: Mapping[Task, Published] = MappingProxyType(
     {
-        "t2v_1_3b": Published(title="Wan 2.1 T2V 1.3B", dim=1536, num_layers=30, file="wan2.1_t2v_1.3B_bf16"),
-        "t2v_14b": Published(title="Wan 2.1 T2V 14B", dim=5120, num_layers=40, file="wan2.1_t2v_14B_bf16"),
+        "t2v_1_3b": Published(
+            title="Wan 2.1 T2V 1.3B", dim=1536, ffn_dim=8960, num_layers=30, file="wan2.1_t2v_1.3B_bf16"
+        ),
+        "t2v_14b": Published(
+            title="Wan 2.1 T2V 14B", dim=5120, ffn_dim=13824, num_layers=40, file="wan2.1_t2v_14B_bf16"
+        ),
     }
 )
 
@@ -103,13 +112,22 @@ class Wan(Architecture):
 
     @property
     def layout(self) -> Layout:
-        """One list of blocks; the reference's target modules and its rule of what is quantised."""
+        """One list of blocks; the reference's target modules and its rule of what is quantised.
+
+        Presets: ``attention`` (both), ``self_attention``, ``cross_attention`` and ``feed_forward``.
+        """
         return Layout(
             blocks=("blocks",),
             count=self.published.num_layers,
-            adapters=(r"blocks\.\d+\.(self_attn|cross_attn)\.(q|k|v|o|k_img|v_img)", r"blocks\.\d+\.ffn\.(0|2)"),
+            adapters=(_SELF_ATTENTION, _CROSS_ATTENTION, _FEED_FORWARD),
             quantise=(r"blocks\..*",),
             keep=(r".*(norm|patch_embedding|text_embedding|time_embedding|time_projection|head|modulation|img_emb).*",),
+            presets={
+                "attention": (_SELF_ATTENTION, _CROSS_ATTENTION),
+                "self_attention": (_SELF_ATTENTION,),
+                "cross_attention": (_CROSS_ATTENTION,),
+                "feed_forward": (_FEED_FORWARD,),
+            },
         )
 
     @property
@@ -152,6 +170,20 @@ class Wan(Architecture):
             "modelspec.implementation": "https://github.com/Wan-Video/Wan2.1",
             "modelspec.license": "apache-2.0",
         }
+
+    @property
+    def interchange(self) -> Interchange:
+        """Original names with alpha load whole in ComfyUI and in diffusers, for any subset of modules."""
+        return Interchange(layout="comfy", diffusers="WanPipeline")
+
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """Return (inputs, outputs) of every Linear of the published transformer by original name; imports torch."""
+        from musubi.architectures.wan.denoiser import empty_transformer
+        from musubi.architectures.wan.facts import published_facts
+        from musubi.networks.groups import groups_of
+
+        groups = groups_of(empty_transformer(published_facts(self.published)), self.keys)
+        return {name: (group.in_features, sum(group.rows)) for name, group in groups.items()}
 
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import get_args
 
 import pytest
@@ -37,22 +38,38 @@ def test_a_changed_control_invalidates_both_stages_of_an_edit(task: Task) -> Non
     assert all("controls" in stage.reads for stage in QwenImage(task=task).stages)
 
 
-def test_the_default_targets_are_the_reference_s() -> None:
+def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if any(re.fullmatch(pattern, name) for pattern in patterns)]
+
+
+def test_the_default_targets_are_the_reference_s_840_modulation_included() -> None:
     cases = [case for case in vector("train_lora_keys")["cases"] if case["arch"] == "qwen_image"]
     plain = next(case for case in cases if case["network_args"] == {})
-    (pattern,) = QwenImage().layout.adapters
+    depth = tuple(f"transformer_blocks.{i}." for i in range(plain["model_config"]["num_layers"]))
 
-    expected = [name for _, name, *_ in plain["modules"]]
+    names = _matching(QwenImage().layout.adapters, QwenImage().linears())
 
-    assert all(re.fullmatch(pattern, name) for name in expected)
-    assert len(expected) / plain["model_config"]["num_layers"] * 60 == 840
+    assert len(names) == 840
+    assert [name for name in names if name.startswith(depth)] == [name for _, name, *_ in plain["modules"]]
 
 
-def test_norms_are_no_targets() -> None:
-    (pattern,) = QwenImage().layout.adapters
+@pytest.mark.parametrize(("preset", "count"), [("without_modulation", 720), ("attention", 480), ("feed_forward", 240)])
+def test_presets_are_parts_of_the_default_set(preset: str, count: int) -> None:
+    layout, linears = QwenImage().layout, QwenImage().linears()
 
-    assert not re.fullmatch(pattern, "transformer_blocks.0.attn.norm_q")
-    assert not re.fullmatch(pattern, "img_in")
+    names = _matching(layout.presets[preset], linears)
+
+    assert len(names) == count
+    assert set(names) < set(_matching(layout.adapters, linears))
+    assert not any("_mod" in name for name in names)
+
+
+def test_all_linears_of_the_published_model_are_known() -> None:
+    linears = QwenImage.edit().linears()
+
+    assert len(linears) == 60 * 14 + 6
+    assert linears["transformer_blocks.59.img_mod.1"] == (3072, 18432)
+    assert linears["txt_in"] == (3584, 3072)
 
 
 @pytest.mark.parametrize(("task", "shift"), [("text_to_image", 2.3033), ("edit", 2.0008)])
@@ -61,6 +78,10 @@ def test_the_grid_is_shifted_as_the_model_s_rule_says(task: Task, shift: float) 
 
     assert isinstance(sampler, Euler)
     assert sampler.shift == pytest.approx(shift, abs=1e-4)
+
+
+def test_training_levels_follow_the_model_s_rule() -> None:
+    assert QwenImage().timesteps.logit(6889)[0] == pytest.approx(0.8343, abs=1e-4)
 
 
 def test_names_stay_as_published() -> None:

@@ -1,0 +1,1 @@
+"""FLUX.1 Kontext: change a picture as words say."""

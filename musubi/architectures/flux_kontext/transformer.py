@@ -1,0 +1,164 @@
+"""FLUX.1's transformer on diffusers' class, with time, guidance and pooled text in float32.
+
+Shapes: B batch, S image tokens (the picture's, then the control's), L text tokens, C channels of a token, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.models.embeddings import CombinedTimestepGuidanceTextProjEmbeddings
+from diffusers.models.normalization import AdaLayerNormContinuous
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from torch import Tensor
+
+from musubi.architecture import Prepare, WeightHook
+from musubi.architectures.flux_kontext.facts import DitFacts, has_library_names
+from musubi.architectures.flux_kontext.keys import DIT
+from musubi.weights.checkpoint import Checkpoint
+from musubi.weights.load import load_into, refuse_quantised
+
+KEEP_FLOAT32 = (r"(time|vector|guidance)_in\..*",)
+"""Small layers whose rounding would be an error that all tokens share: original names."""
+
+_FINAL = "final_layer.adaLN_modulation.1."
+
+
+def load_transformer(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    prepare: Prepare | None = None,
+    on_weight: WeightHook | None = None,
+) -> PreciseFlux:
+    """Load a transformer tensor by tensor, frozen and in evaluation mode; what ``KEEP_FLOAT32`` names stays float32.
+
+    The file may have original names (Black Forest Labs, ComfyUI) or be in diffusers' layout; ``on_weight`` sees
+    original names and the original order of rows either way.
+
+    Raises:
+        WeightsError: The file cannot be read, is quantised already, or is no FLUX.1 transformer of Kontext's inputs.
+    """
+    refuse_quantised(checkpoint)
+    model = empty_transformer(DitFacts.of(checkpoint))
+    if prepare is not None:
+        prepare(model)
+    load_into(
+        model,
+        checkpoint,
+        keys=DIT,
+        device=device,
+        dtype=dtype,
+        on_weight=_in_original_order(on_weight) if has_library_names(checkpoint) else on_weight,
+        keep_float32=KEEP_FLOAT32,
+    )
+    model.eval().requires_grad_(False)
+    return model
+
+
+def empty_transformer(facts: DitFacts) -> PreciseFlux:
+    """Build the transformer on the meta device.
+
+    The class draws random numbers for parameters that are replaced at once; the caller's generator does not notice.
+    """
+    with torch.random.fork_rng(devices=[]), init_empty_weights():
+        model: PreciseFlux = PreciseFlux(
+            in_channels=facts.in_channels,
+            out_channels=facts.out_channels,
+            num_layers=facts.num_double,
+            num_single_layers=facts.num_single,
+            attention_head_dim=facts.head_dim,
+            num_attention_heads=facts.dim // facts.head_dim,
+            joint_attention_dim=facts.text_dim,
+            pooled_projection_dim=facts.pooled_dim,
+            guidance_embeds=facts.guided,
+            axes_dims_rope=facts.axes,
+        )
+        model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided)
+        model.norm_out = ShiftScaleNorm(facts.dim, facts.dim, elementwise_affine=False, eps=1e-6)
+    model.eval().requires_grad_(False)
+    return model
+
+
+class PreciseFlux(FluxTransformer2DModel):
+    """diffusers' blocks under a forward that keeps the time in float32.
+
+    diffusers' own rounds the time to the activations' type before it multiplies by 1000: in bfloat16 the network is
+    told noise levels that are off by up to 0.004.
+    """
+
+    # Tensors are given by name; what diffusers' own forward takes besides (ControlNets, ...) has no place here.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        hidden_states: Tensor,
+        *,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        timestep: Tensor,
+        img_ids: Tensor,
+        txt_ids: Tensor,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Return the prediction (B, S, C) for the tokens of the picture and its control, in that order.
+
+        Args:
+            hidden_states: Packed latents (B, S, C).
+            encoder_hidden_states: T5's states (B, L, text width), padding included.
+            pooled_projections: CLIP's vector (B, pooled width).
+            timestep: Noise levels in [0, 1], float32 (B,).
+            img_ids: Index, row and column of every image token (S, 3).
+            txt_ids: The same of text tokens (L, 3): zeros.
+            guidance: The distilled guidance (B,), float32; None for a model without.
+        """
+        image = self.x_embedder(hidden_states)
+        text = self.context_embedder(encoder_hidden_states)
+        conditioning = self.time_text_embed(timestep, guidance, pooled_projections).to(image.dtype)
+        rotary = self.pos_embed(torch.cat([txt_ids, img_ids]))
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            text, image = block(image, text, conditioning, rotary)
+        predicted: Tensor = self.proj_out(self.norm_out(image, conditioning))
+        return predicted
+
+
+class PreciseConditioning(CombinedTimestepGuidanceTextProjEmbeddings):
+    """Embed time, guidance and pooled text in float32 whatever the model's type; under autocast, too."""
+
+    def __init__(self, dim: int, pooled_dim: int, *, guided: bool) -> None:
+        super().__init__(dim, pooled_dim)  # type: ignore[no-untyped-call]
+        if not guided:
+            del self.guidance_embedder
+
+    def forward(self, timestep: Tensor, guidance: Tensor | None, pooled_projection: Tensor) -> Tensor:
+        """Return (B, D) in float32; ``timestep`` in [0, 1] and ``guidance`` are told the network times 1000."""
+        with torch.autocast(timestep.device.type, enabled=False):
+            total: Tensor = self.timestep_embedder(self.time_proj(timestep.float() * 1000))
+            if guidance is not None:
+                total = total + self.guidance_embedder(self.time_proj(guidance.float() * 1000))
+            pooled: Tensor = self.text_embedder(pooled_projection.float())
+        return total + pooled
+
+
+class ShiftScaleNorm(AdaLayerNormContinuous):
+    """The last normalisation with rows in the original's order, shift before scale; diffusers has scale first.
+
+    So base weights, adapters and merges are under their original names in every respect.
+    """
+
+    def forward(self, x: Tensor, conditioning_embedding: Tensor) -> Tensor:
+        """Return ``norm(x) (1 + scale) + shift`` of shape (B, S, D)."""
+        shift, scale = self.linear(self.silu(conditioning_embedding).to(x.dtype)).chunk(2, dim=1)
+        modulated: Tensor = self.norm(x) * (1 + scale)[:, None] + shift[:, None]
+        return modulated
+
+
+def _in_original_order(on_weight: WeightHook | None) -> WeightHook:
+    """Return a hook that puts shift before scale, as the original has it, before ``on_weight`` sees the tensor."""
+
+    def hook(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
+        ordered = torch.cat(tensor.chunk(2)[::-1]) if name.startswith(_FINAL) else tensor
+        return ordered if on_weight is None else on_weight(name, ordered)
+
+    return hook

@@ -1,0 +1,229 @@
+"""FramePack's transformer on diffusers' class, with time, guidance and pooled text in float32.
+
+Shapes: B batch, C latent channels, F frames, H and W rows and columns of latent cells, L text tokens, S tokens of the
+clip and its history, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import torch
+from accelerate import init_empty_weights
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, Timesteps
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoConditionEmbedding
+from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from musubi.architecture import Prepare, WeightHook
+from musubi.architectures.framepack.facts import PATCH, DitFacts
+from musubi.architectures.framepack.keys import DIT
+from musubi.architectures.framepack.positions import PlacedAttention, padded, rotary_tables
+from musubi.weights.checkpoint import Checkpoint
+from musubi.weights.load import load_into, refuse_quantised
+
+KEEP_FLOAT32 = (r"(context_embedder\.)?time_text_embed\..*",)
+"""Small layers whose rounding would be an error that all tokens share."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class History:
+    """Clean latents at one of the three sizes of tokens, (B, C, F, H, W), and their positions in time (B, F)."""
+
+    latents: Tensor
+    positions: Tensor
+
+
+def load_transformer(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    prepare: Prepare | None = None,
+    on_weight: WeightHook | None = None,
+) -> PreciseFramePack:
+    """Load a transformer tensor by tensor, frozen and in evaluation mode; what ``KEEP_FLOAT32`` names stays float32.
+
+    Raises:
+        WeightsError: The file cannot be read, is quantised already, or is no FramePack transformer.
+    """
+    refuse_quantised(checkpoint)
+    model = empty_transformer(DitFacts.of(checkpoint))
+    if prepare is not None:
+        prepare(model)
+    load_into(model, checkpoint, keys=DIT, device=device, dtype=dtype, on_weight=on_weight, keep_float32=KEEP_FLOAT32)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def empty_transformer(facts: DitFacts) -> PreciseFramePack:
+    """Build the transformer on the meta device.
+
+    The class draws random numbers for parameters that are replaced at once; the caller's generator does not notice.
+    """
+    with torch.random.fork_rng(devices=[]), init_empty_weights():
+        model: PreciseFramePack = PreciseFramePack(
+            in_channels=facts.in_channels,
+            out_channels=facts.out_channels,
+            num_attention_heads=facts.dim // facts.head_dim,
+            attention_head_dim=facts.head_dim,
+            num_layers=facts.num_double,
+            num_single_layers=facts.num_single,
+            num_refiner_layers=facts.num_refiner,
+            mlp_ratio=facts.mlp_dim / facts.dim,
+            patch_size=PATCH[1],
+            patch_size_t=PATCH[0],
+            guidance_embeds=facts.guided,
+            text_embed_dim=facts.text_dim,
+            pooled_projection_dim=facts.pooled_dim,
+            rope_axes_dim=facts.axes,
+            has_image_proj=True,
+            image_proj_dim=facts.image_dim,
+            has_clean_x_embedder=True,
+        )
+        model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided)
+        model.context_embedder.time_text_embed = PreciseTextTime(facts.dim, facts.text_dim)
+        for block in (*model.transformer_blocks, *model.single_transformer_blocks):
+            attention = block.get_submodule("attn")
+            assert isinstance(attention, Attention), "every block has attention of diffusers' class"
+            attention.set_processor(PlacedAttention())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    model.eval().requires_grad_(False)
+    return model
+
+
+class PreciseFramePack(HunyuanVideoFramepackTransformer3DModel):
+    """diffusers' blocks under a forward that takes samples at different positions, with or without each history.
+
+    diffusers' own shares the first sample's positions with the whole batch and stops where a history is missing.
+    """
+
+    # Tensors are given by name; what diffusers' own forward takes besides (scales of its own LoRAs) has no place here.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        hidden_states: Tensor,
+        *,
+        positions: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        image_embeds: Tensor,
+        timestep: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        guidance: Tensor | None = None,
+        clean: History | None = None,
+        clean_2x: History | None = None,
+        clean_4x: History | None = None,
+    ) -> Tensor:
+        """Return the velocity (B, C, F, H, W).
+
+        Args:
+            hidden_states: Latents to predict (B, C, F, H, W).
+            positions: Their places in time (B, F).
+            encoder_hidden_states: The language model's states (B, L, text width), shorter ones filled up at the end.
+            pooled_projections: CLIP's vector (B, pooled width).
+            image_embeds: SigLIP's states of the first frame (B, image tokens, image width).
+            timestep: Noise levels times 1000, float32 (B,).
+            encoder_attention_mask: True (B, L) where there is text; None where all is.
+            guidance: The distilled guidance times 1000, float32 (B,); None for a model without.
+            clean: History in tokens of usual size.
+            clean_2x: History in tokens twice as large along each axis.
+            clean_4x: History in tokens four times as large along each axis.
+        """
+        tokens, rotary = self._placed(hidden_states, positions, (clean_4x, clean_2x, clean))
+        conditioning = self.time_text_embed(timestep, guidance, pooled_projections).to(tokens.dtype)
+        words = self.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
+        text = torch.cat([self.get_submodule("image_projection")(image_embeds), words], dim=1)
+        mask = None
+        if encoder_attention_mask is not None:
+            valid = tokens.shape[1] + text.shape[1] - words.shape[1]
+            mask = F.pad(encoder_attention_mask.bool(), (valid, 0), value=True)[:, None, None]
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            tokens, text = block(tokens, text, conditioning, mask, rotary)
+        size = hidden_states.shape[2:]
+        predicted: Tensor = self.proj_out(self.norm_out(tokens[:, -size.numel() // math.prod(PATCH) :], conditioning))
+        return unpatched(predicted, size)
+
+    def _placed(
+        self, latents: Tensor, positions: Tensor, histories: Sequence[History | None]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the tokens (B, S, D), histories first, the farthest one before the others, and their rotary tables."""
+        size = (latents.shape[-2] // PATCH[1], latents.shape[-1] // PATCH[2])
+        axes = self.rope.rope_dim
+        embedder = self.clean_x_embedder
+        assert embedder is not None, "the transformer is built with a history"
+        layers = (embedder.proj_4x, embedder.proj_2x, embedder.proj)
+        tokens: list[Tensor] = []
+        tables: list[tuple[Tensor, Tensor]] = []
+        for history, layer, scale in zip(histories, layers, (4, 2, 1), strict=True):
+            if history is not None:
+                volume = padded(history.latents.to(latents.dtype), layer.kernel_size)
+                tokens.append(layer(volume).flatten(2).transpose(1, 2))
+                tables.append(rotary_tables(history.positions, size, axes, pooled=scale))
+        tokens.append(self.x_embedder(latents))
+        tables.append(rotary_tables(positions, size, axes))
+        cos, sin = (torch.cat(parts, dim=1) for parts in zip(*tables, strict=True))
+        return torch.cat(tokens, dim=1), (cos, sin)
+
+
+def unpatched(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return (B, C, F, H, W) of tokens (B, S, 4 C): channels first, then the rows and columns of a patch."""
+    frames, height, width = size
+    patches = tokens.reshape(len(tokens), frames, height // PATCH[1], width // PATCH[2], -1, PATCH[1], PATCH[2])
+    return patches.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+
+
+class PreciseConditioning(HunyuanVideoConditionEmbedding):
+    """Embed time, guidance and pooled text in float32 whatever the model's type; under autocast, too."""
+
+    def __init__(self, dim: int, pooled_dim: int, *, guided: bool) -> None:
+        super().__init__(dim, pooled_dim, guidance_embeds=guided)
+        self.time_proj = Sinusoid()
+
+    def forward(self, timestep: Tensor, guidance: Tensor | None, pooled_projection: Tensor) -> Tensor:  # type: ignore[override]
+        """Return (B, D) in float32."""
+        with torch.autocast(timestep.device.type, enabled=False):
+            total: Tensor = self.timestep_embedder(self.time_proj(timestep.float()))
+            if self.guidance_embedder is not None and guidance is not None:
+                total = total + self.guidance_embedder(self.time_proj(guidance.float()))
+            pooled: Tensor = self.text_embedder(pooled_projection.float())
+        return total + pooled
+
+
+class PreciseTextTime(CombinedTimestepTextProjEmbeddings):
+    """Embed time and mean text for the token refiner in float32; only the result has the text's type."""
+
+    def __init__(self, dim: int, text_dim: int) -> None:
+        super().__init__(dim, text_dim)  # type: ignore[no-untyped-call]
+        self.time_proj = Sinusoid()
+
+    def forward(self, timestep: Tensor, pooled_projection: Tensor) -> Tensor:
+        """Return (B, D) in the type of ``pooled_projection``."""
+        with torch.autocast(timestep.device.type, enabled=False):
+            time: Tensor = self.timestep_embedder(self.time_proj(timestep.float()))
+            total: Tensor = time + self.text_embedder(pooled_projection.float())
+        return total.to(pooled_projection.dtype)
+
+
+class Sinusoid(Timesteps):
+    """Turn times into cosines and sines of 128 frequencies that are the same on every machine.
+
+    ``torch.exp`` in float32 differs in the last bit between processors, and guidance of ten thousand multiplies
+    that. Here the exponents are float32, as the models were trained with, and the exponential is rounded once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(num_channels=256, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """Return the frequencies (128,), from 1 down to nearly 1 / 10000."""
+        # float64 does not exist on Apple's GPUs: these few numbers are computed on the host, wherever the model is
+        exponents = torch.arange(128, dtype=torch.float32, device="cpu") * -math.log(10000) / 128
+        return exponents.double().exp().float().to(device)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """Return (B, 256) in float32, cosines first."""
+        phases = timesteps.float()[:, None] * self.frequencies(timesteps.device)
+        return torch.cat([phases.cos(), phases.sin()], dim=-1)

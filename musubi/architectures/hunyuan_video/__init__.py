@@ -1,0 +1,1 @@
+"""HunyuanVideo: clips from words, or from a picture and words."""

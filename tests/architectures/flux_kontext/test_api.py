@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import attrs
+import pytest
+
+from musubi import FluxKontext, FluxKontextCache, FluxKontextDataset, FluxKontextPipeline, FluxKontextTrainer
+from musubi.core.spec import Spec
+
+KONTEXT = FluxKontext.dev()
+CACHE = FluxKontextCache("cache/pairs", model=KONTEXT)
+
+
+def test_a_dataset_has_the_geometry_of_the_model() -> None:
+    assert FluxKontextDataset.from_folder("pairs", resolution=1024).geometry == KONTEXT.geometry
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [CACHE, FluxKontextTrainer(model=KONTEXT, cache=CACHE), FluxKontextPipeline(model=KONTEXT)],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_pins_survive_toml(spec: Spec) -> None:
+    assert type(spec).from_toml(spec.to_toml()) == spec
+
+
+@pytest.mark.parametrize("pin", [FluxKontextDataset, FluxKontextCache, FluxKontextTrainer, FluxKontextPipeline])
+def test_a_pin_narrows_fields_and_adds_nothing(pin: type) -> None:
+    (base,) = pin.__bases__
+    own = {name for name in vars(pin) if not name.startswith("_")}
+
+    assert {field.name for field in attrs.fields(pin)} == {field.name for field in attrs.fields(base)}
+    assert own <= {"model", "cache", "geometry"}
+
+
+def test_the_pins_load_no_heavy_module() -> None:
+    program = (
+        "import sys\n"
+        "from musubi import FluxKontext, FluxKontextCache, FluxKontextDataset\n"
+        "from musubi import FluxKontextPipeline, FluxKontextTrainer\n"
+        "print([n for n in ('torch', 'diffusers', 'transformers', 'av', 'accelerate') if n in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from musubi.architectures.framepack.facts import DitFacts
+from musubi.core.errors import WeightsError
+from musubi.weights.checkpoint import open_checkpoint
+from tests.architectures.framepack import published
+from tests.architectures.wan.fakes import header_only
+
+
+def test_the_published_sizes_are_the_defaults() -> None:
+    assert DitFacts.of(header_only(published.transformer())) == DitFacts()
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
+def test_other_sizes_are_read_whatever_the_prefix(prefix: str) -> None:
+    sizes = {"dim": 512, "double": 3, "single": 5, "refiner": 1, "text": 32, "pooled": 24, "image": 20, "mlp": 1024}
+    shapes = published.transformer(**sizes, guided=False)
+
+    facts = DitFacts.of(header_only({f"{prefix}{name}": shape for name, shape in shapes.items()}))
+
+    assert facts == DitFacts(
+        dim=512,
+        mlp_dim=1024,
+        num_double=3,
+        num_single=5,
+        num_refiner=1,
+        text_dim=32,
+        pooled_dim=24,
+        image_dim=20,
+        guided=False,
+    )
+
+
+def test_metadata_tells_how_a_head_is_dealt_to_the_axes() -> None:
+    shapes = published.transformer(dim=48, head_dim=16, double=1, single=1)
+
+    assert DitFacts.of(header_only(shapes, {"framepack.rope_axes_dim": "[4, 6, 6]"})).axes == (4, 6, 6)
+
+
+@pytest.mark.parametrize("told", [None, "[4, 6, 8]", "[4, 12]", "[4, 6, 6"])
+def test_axes_that_do_not_fill_a_head_are_refused(told: str | None) -> None:
+    shapes = published.transformer(dim=48, head_dim=16, double=1, single=1)
+
+    with pytest.raises(WeightsError, match="does not tell how 16 channels of a head") as caught:
+        DitFacts.of(header_only(shapes, {"framepack.rope_axes_dim": told} if told else None))
+
+    assert "framepack.rope_axes_dim" in caught.value.issues[0].hint
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"), [("HunyuanVideoTransformer3DModelPacked", (8, 60, 60)), ("Other", (16, 56, 56))]
+)
+def test_only_a_config_of_the_model_counts(name: str, axes: tuple[int, ...], tmp_path: Path) -> None:
+    shapes = published.transformer(dim=128, mlp=128, double=1, single=1, refiner=1, text=8, image=8)
+    save_file({k: torch.empty(v, dtype=torch.bfloat16) for k, v in shapes.items()}, tmp_path / "dit.safetensors")
+    config = json.dumps({"_class_name": name, "rope_axes_dim": [8, 60, 60]})
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+
+    with open_checkpoint(tmp_path / "dit.safetensors") as checkpoint:
+        assert DitFacts.of(checkpoint).axes == axes
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        (
+            "context_embedder.token_refiner.refiner_blocks.0.norm1.weight",
+            "a HunyuanVideo transformer in diffusers' layout",
+        ),
+        ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "a HunyuanVideo transformer"),
+        ("double_blocks.0.img_attn.qkv.weight", "a FLUX transformer"),
+        ("context_embedder.weight", "a FLUX transformer"),
+        ("transformer_blocks.0.img_mod.1.weight", "a Qwen-Image transformer"),
+        ("patch_embedding.weight", "a Wan transformer"),
+        ("encoder.down.0.block.0.conv1.weight", "no FramePack transformer"),
+    ],
+)
+def test_another_model_is_named(name: str, what: str) -> None:
+    with pytest.raises(WeightsError, match=f"is {what}, not FramePack"):
+        DitFacts.of(header_only({name: (8, 8)}))
+
+
+@pytest.mark.parametrize("name", ["context_embedder.proj_in.weight", "transformer_blocks.0.attn.norm_q.weight"])
+def test_an_incomplete_file_says_what_it_lacks(name: str) -> None:
+    shapes = published.transformer(double=1, single=1)
+    del shapes[name]
+
+    with pytest.raises(WeightsError, match=f"lacks '{name}'"):
+        DitFacts.of(header_only(shapes))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from musubi.architectures.qwen_image.transformer import load_transformer
+from musubi.weights.checkpoint import open_checkpoint
+from tests.architectures.qwen_image.golden import load, pack, predict, unpack, write
+from tests.parity.cases import golden, golden_stems, part
+
+STEM = "models_qwen_image"
+OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope")
+"""Entries of a case's config by which it is Edit-2511 or Layered."""
+
+each_case = pytest.mark.parametrize("stem", [*golden_stems("models_qwen_image"), *golden_stems("models_qwen_edit")])
+
+
+@each_case
+def test_the_outputs_and_gradients_are_the_reference_s(stem: str, tmp_path: Path) -> None:
+    _, tensors = _ours(stem)
+    model, inputs = load(write(stem, tmp_path)).requires_grad_(requires_grad=True), part(tensors, "in.")
+
+    predicted = predict(model, inputs)
+    loss = (predicted - inputs["target"]).square().mean()
+    loss.backward()
+
+    assert (predicted - tensors["out.pred"]).abs().max() <= 2e-5
+    assert_close(loss.detach(), tensors["out.loss"], rtol=1e-5, atol=0)
+    for name, expected in part(tensors, "grad.").items():
+        found = model.get_parameter(name).grad
+        assert found is not None
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), name
+
+
+@each_case
+def test_padding_is_not_attended_to(stem: str, tmp_path: Path) -> None:
+    _, tensors = _ours(stem)
+    model, inputs = load(write(stem, tmp_path)), part(tensors, "in.")
+    alone = {k: v[1:] if v.ndim != 2 else v for k, v in inputs.items() if k != "vl_embed_0"}
+    alone["vl_embed_0"] = alone.pop("vl_embed_1")
+
+    with torch.no_grad():
+        assert_close(predict(model, inputs)[1:], predict(model, alone), rtol=0, atol=2e-5)
+
+
+def test_in_bfloat16_the_time_is_not_rounded(tmp_path: Path) -> None:
+    model = load(write(STEM, tmp_path), torch.bfloat16)
+
+    near, nearer = (model.time_text_embed(torch.tensor([t])) for t in (0.8750, 0.8764))
+
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, nearer)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(near, model.time_text_embed(torch.tensor([0.8750])))
+
+
+def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
+    path, inputs = write(STEM, tmp_path), part(golden(STEM)[1], "in.")
+    rounded = {name: value if name == "timesteps" else value.bfloat16() for name, value in inputs.items()}
+
+    with torch.no_grad():
+        exact, near = predict(load(path), inputs), predict(load(path, torch.bfloat16), rounded).float()
+
+    assert 0 < (near - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
+def test_prefixes_of_other_programs_make_no_difference(prefix: str, tmp_path: Path) -> None:
+    bare, prefixed = tmp_path / "bare", tmp_path / "prefixed"
+    bare.mkdir()
+    prefixed.mkdir()
+
+    assert _equal(load(write(STEM, bare)), load(write(STEM, prefixed, prefix=prefix)))
+
+
+def test_diffusers_own_class_and_folder_agree(tmp_path: Path) -> None:
+    ours, inputs = load(write(STEM, tmp_path)), part(golden(STEM)[1], "in.")
+    theirs: QwenImageTransformer2DModel = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=3,
+        joint_attention_dim=40,
+        axes_dims_rope=(4, 6, 6),
+    )
+    theirs.load_state_dict(ours.state_dict())
+    theirs.save_pretrained(tmp_path / "transformer")
+    noisy, text = inputs["noisy_latents"], inputs["vl_embed_0"].expand(2, -1, -1)
+
+    expected = theirs(
+        pack(noisy), encoder_hidden_states=text, timestep=inputs["timesteps"], img_shapes=[[(1, 4, 6)]] * 2
+    ).sample
+
+    loaded = load(tmp_path / "transformer")
+    assert _equal(ours, loaded)
+    found = predict(loaded, {**inputs, "vl_embed_1": inputs["vl_embed_0"]})
+    assert_close(found, unpack(expected, noisy.shape), rtol=0, atol=2e-6)
+
+
+def test_blocks_of_a_pruned_file_are_counted_anew_for_hooks_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = part(golden(STEM)[1], "ckpt.")
+    pruned = {name.replace("transformer_blocks.1.", "transformer_blocks.7."): value for name, value in whole.items()}
+    save_file(pruned, tmp_path / "pruned.safetensors", metadata={"qwen_image.axes_dims_rope": "[4, 6, 6]"})
+    seen: set[str] = set()
+
+    def watch(name: str, tensor: Tensor) -> Tensor:
+        seen.add(name)
+        return tensor
+
+    with open_checkpoint(tmp_path / "pruned.safetensors") as checkpoint:
+        model = load_transformer(checkpoint, device="cpu", dtype=torch.float32, on_weight=watch)
+
+    assert _equal(model, load(write(STEM, tmp_path)))
+    assert seen == whole.keys()
+    (warning,) = caplog.messages
+    assert warning.endswith("pruned.safetensors has 2 blocks with gaps between: numbered anew")
+
+
+def test_structure_is_changed_before_there_are_weights(tmp_path: Path) -> None:
+    prepared: list[bool] = []
+
+    def prepare(model: nn.Module) -> None:
+        prepared.extend(p.is_meta for p in model.parameters())
+
+    with open_checkpoint(write(STEM, tmp_path)) as checkpoint:
+        load_transformer(checkpoint, device="cpu", dtype=torch.float32, prepare=prepare)
+
+    assert prepared
+    assert all(prepared)
+
+
+def test_loading_is_frozen_evaluating_and_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
+    path, before = write(STEM, tmp_path), torch.get_rng_state()
+
+    model = load(path)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def _ours(stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    meta, tensors = golden(stem)
+    if any(meta["config"].get(name) for name in OTHER_MODELS):
+        pytest.skip("Edit-2511 and Layered are other models, which no task of QwenImage offers")
+    return meta, tensors
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
