@@ -139,7 +139,8 @@ class Layout:
 
     ``blocks`` are the library's module lists in execution order, ``count`` is how many blocks the published model has
     (None where only the file tells). ``adapters`` (which modules a network adapts) and ``quantise`` (which are
-    quantised, minus those that ``keep`` matches) are patterns, full match, on ORIGINAL module names.
+    quantised, minus those that ``keep`` matches) are patterns, full match, on ORIGINAL module names. ``presets`` are
+    further sets of adapted modules by name, e.g. ``attention``.
     """
 
     blocks: tuple[str, ...]
@@ -147,6 +148,40 @@ class Layout:
     adapters: tuple[str, ...]
     quantise: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    presets: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+
+
+LoRALayout = Literal["reference", "comfy", "diffusers", "peft"]
+"""How a LoRA file names its tensors; ``musubi.networks.keys`` says how."""
+
+
+@attrs.frozen(kw_only=True)
+class ComfyNames:
+    """Which module names ComfyUI takes from a LoRA, beside its own ones after ``lora_unet_`` and ``diffusion_model.``.
+
+    ``own`` are (text, replacement) pairs that turn an original name into ComfyUI's own. Original names are also taken
+    after one of ``prefixes``, and with ``library`` those of diffusers after ``transformer.``.
+    """
+
+    own: tuple[tuple[str, str], ...] = ()
+    prefixes: tuple[str, ...] = ()
+    library: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Interchange:
+    """What other programs make of a LoRA of this architecture.
+
+    ``layout`` is the one that most of them take whole. ``diffusers`` names the pipeline class whose ``lora_state_dict``
+    reads files, ``comfy`` says whether ComfyUI has this model, ``comfy_names`` what it calls modules. ``swapped`` are
+    patterns (full match) of original names whose two halves of rows are the other way round in diffusers' class.
+    """
+
+    layout: LoRALayout = "comfy"
+    diffusers: str | None = None
+    comfy: bool = True
+    comfy_names: ComfyNames = ComfyNames()
+    swapped: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -254,6 +289,18 @@ class Architecture(Spec, ABC):
     @property
     def metadata(self) -> Mapping[str, str]:
         """``modelspec.*`` facts that a LoRA of this architecture carries."""
+        return {}
+
+    @property
+    def interchange(self) -> Interchange:
+        """What other programs make of a LoRA of this architecture."""
+        return Interchange()
+
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """Return (inputs, outputs) of every Linear of the published denoiser by ORIGINAL name, in the model's order.
+
+        Nothing is read: it follows from the variant alone. Imports torch.
+        """
         return {}
 
     @abstractmethod

@@ -49,6 +49,11 @@ class Team:
         return self.rank == 0
 
     @property
+    def leads_machine(self) -> bool:
+        """Whether this process does what only one of each machine must do."""
+        return bool(self._state.is_local_main_process)
+
+    @property
     def device(self) -> str:
         """The device that the launcher has given to this process."""
         return str(self._state.device)
@@ -74,6 +79,12 @@ class Team:
         if failed is not None:
             return [_result(own if own.error is not None else failed, failed)]
         return [cast(T, outcome.value) for outcome in everyone]
+
+    def every(self, work: Callable[[], T]) -> T:
+        """Do something on every process and return what this one made, or raise the first error of any."""
+        made: list[T] = []
+        self.share(lambda: made.append(work()))  # what was made need not travel
+        return made[0]
 
     def _from_first(self, outcome: _Outcome[T]) -> _Outcome[T]:
         from accelerate.utils import broadcast_object_list

@@ -229,7 +229,7 @@ def test_any_name_any_size_and_any_length_of_caption_goes_through(wan: Wan, file
 def configured(wan: Wan) -> WanTrainer:
     cache = WanCache("cache", model=wan)
     asked = Request("a fox", size=(64, 64), frames=1)
-    return WanTrainer(model=wan, cache=cache).with_samples(asked).with_memory(GradientCheckpointing())
+    return WanTrainer(model=wan, cache=cache, steps=1600).with_samples(asked).with_memory(GradientCheckpointing())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from musubi.core.errors import CacheError, Issue
@@ -18,3 +20,11 @@ def test_a_single_process_does_everything_itself() -> None:
 
 def _fail(title: str) -> None:
     raise CacheError(title, [Issue("", "")])
+
+
+def test_what_every_process_makes_for_itself_need_not_travel() -> None:
+    made = Team().every(threading.Lock)
+
+    assert not made.locked()
+    with pytest.raises(CacheError, match="as it is"):
+        Team().every(lambda: _fail("as it is"))

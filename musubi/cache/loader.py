@@ -33,7 +33,7 @@ _AHEAD = 2
 
 @attrs.frozen
 class Position:
-    """Where the next batch is: the epoch, and the number of this process's batches already taken from it."""
+    """Where the next batch is: the epoch, and the number of batches that all processes have taken from it."""
 
     epoch: int = 0
     index: int = 0
@@ -44,12 +44,12 @@ class Loader:
 
     Each epoch has every item of the ``split`` as often as its dataset repeats it, in an order that ``seed`` and the
     epoch alone decide; so do the captions that are drawn. A batch holds items of one batch key, and the smaller rest of
-    a key is a batch too. Process ``rank`` of ``world`` gets every ``world``-th batch; what does not divide evenly is
-    left out, other batches in each epoch.
+    a key is a batch too. Process ``rank`` of ``world`` gets every ``world``-th batch of the endless sequence, which is
+    the same for any number of processes: nothing is left out at the end of an epoch.
 
     Raises:
         ConfigError: There is no such split.
-        CacheError: The cache is not built, has no such item, lacks a file, or has too few batches for its processes.
+        CacheError: The cache is not built, has no such item, or lacks a file.
     """
 
     def __init__(
@@ -75,18 +75,24 @@ class Loader:
             raise CacheError("too little data", [Issue(shown(self._folder), f"holds no item for {split}", hint)])
         self._order = _order(manifest, split, batch_size, seed)
         self._checked: set[str] = set()
-        self._batches = len(self._order) // world
-        if not self._batches:
-            message = f"{len(self._order)} batches for {world} processes"
-            hint = "use fewer processes, a smaller batch size or more items"
-            raise CacheError("too little data", [Issue(shown(self._folder), message, hint)])
 
     def __len__(self) -> int:
-        """Return the batches of this process in an epoch."""
-        return self._batches
+        """Return the batches of an epoch, those of all processes together."""
+        return len(self._order)
+
+    @property
+    def largest(self) -> int:
+        """The number of items in the largest batch."""
+        return self._order.largest
+
+    def position(self, taken: int) -> Position:
+        """Return where the next batch is after ``taken`` batches of all processes together."""
+        return Position(*divmod(taken, len(self)))
 
     def batches(self, position: Position | None = None) -> Generator[tuple[Position, Batch], None, None]:
-        """Yield (position of the next batch, batch) from a position on, for ever; the next batches are read ahead.
+        """Yield (next position, batch) from a position on, for ever; the next batches are read ahead.
+
+        The next position is where all processes go on once each has taken its batch.
 
         Raises:
             CacheError: A file is missing or damaged; raised in the place of its batch.
@@ -94,21 +100,22 @@ class Loader:
         yield from _ahead(self._read, self._planned(position or Position()))
 
     def epoch(self, number: int) -> tuple[tuple[str, ...], ...]:
-        """Return the names of the items of every batch of an epoch, for this process, without reading entries."""
+        """Return the names of the items of every batch of an epoch, for all processes, without reading entries."""
         return tuple(tuple(draw.unit.item.name for draw in batch) for batch in self._epoch(number))
 
     def _planned(self, position: Position) -> Iterator[tuple[Position, Sequence[Draw]]]:
-        epoch, index = position.epoch, position.index
+        taken = position.epoch * len(self) + position.index
+        epoch, batches = -1, list[list[Draw]]()
         while True:
-            for number, draws in enumerate(self._epoch(epoch)[index:], start=index + 1):
-                after = Position(epoch, number) if number < self._batches else Position(epoch + 1, 0)
-                yield after, draws
-            epoch, index = epoch + 1, 0
+            here = self.position(taken + self._rank)
+            if here.epoch != epoch:
+                epoch, batches = here.epoch, self._epoch(here.epoch)
+            taken += self._world
+            yield self.position(taken), batches[here.index]
 
     def _epoch(self, number: int) -> list[list[Draw]]:
-        """Return this process's batches of an epoch, with the captions that are drawn for it."""
-        order = self._order.epoch(number)[self._rank : self._batches * self._world : self._world]
-        return [[unit.draw(f"{self._seed}/{number}") for unit in units] for units in order]
+        """Return the batches of an epoch, with the captions that are drawn for it."""
+        return [[unit.draw(f"{self._seed}/{number}") for unit in units] for units in self._order.epoch(number)]
 
     def _read(self, planned: tuple[Position, Sequence[Draw]]) -> tuple[Position, Batch]:
         after, draws = planned

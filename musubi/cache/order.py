@@ -31,6 +31,11 @@ class Order(Generic[T]):
         """Return the batches of an epoch."""
         return len(self._layout)
 
+    @property
+    def largest(self) -> int:
+        """The number of units in the largest batch."""
+        return max(min(size, len(units)) for units, size in zip(self._fresh, self._sizes, strict=True))
+
     def epoch(self, number: int) -> list[Sequence[T]]:
         """Return the batches of an epoch, counted from 0."""
         if number < self._done:

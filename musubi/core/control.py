@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-
 
 class CancelToken:
     """A flag that any thread may set; long work looks at it between steps, finishes cleanly and stops."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._asked = False  # a bool and not a lock, which a signal handler could find taken
 
     def cancel(self) -> None:
         """Ask for the stop; safe to call more than once and from any thread."""
-        self._event.set()
+        self._asked = True
 
     @property
     def cancelled(self) -> bool:
         """Whether the stop was asked for."""
-        return self._event.is_set()
+        return self._asked

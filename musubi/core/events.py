@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -52,8 +52,22 @@ class Started(Event):
 
 
 @attrs.frozen(kw_only=True)
+class WeightNorms:
+    """What a limit on the norms of the adapters' deltas did after a step: how many it scaled, and the norms since."""
+
+    scaled: int
+    mean: float
+    largest: float
+
+
+@attrs.frozen(kw_only=True)
 class StepEnded(Event):
-    """One optimiser step was taken; ``step`` counts from 1, ``epoch`` from 0, ``loss`` is the mean over its batches."""
+    """One optimiser step was taken; ``step`` counts from 1, ``epoch`` from 0, ``loss`` is the mean over its batches.
+
+    ``lr`` is the first parameter group's rate, ``rates`` every group's by name. ``skipped`` steps changed nothing,
+    because a loss or a gradient was not finite. With several processes ``loss`` is the mean over all; ``sigma``,
+    ``items`` and ``bucket`` are this process's.
+    """
 
     step: int
     total: int
@@ -64,6 +78,46 @@ class StepEnded(Event):
     sigma: tuple[float, ...]
     items: tuple[str, ...]
     bucket: str
+    rates: Mapping[str, float] = attrs.field(factory=dict)
+    norms: WeightNorms | None = None
+    skipped: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Band:
+    """The validation loss of the noise levels from ``low`` to ``high``."""
+
+    low: float
+    high: float
+    loss: float
+
+
+@attrs.frozen(kw_only=True)
+class Validated(Event):
+    """The loss on held-out items was measured, on noise and noise levels that are the same every time.
+
+    ``best`` says whether it is the lowest of the run so far.
+    """
+
+    step: int
+    loss: float
+    bands: tuple[Band, ...]
+    best: bool
+
+
+@attrs.frozen(kw_only=True)
+class RolledBack(Event):
+    """A loss or a gradient was not finite at ``step``, and the run went back to its state at ``to``."""
+
+    step: int
+    to: int
+
+
+@attrs.frozen(kw_only=True)
+class Removed(Event):
+    """An older file or state directory was removed, as the number to keep says."""
+
+    path: Path
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +126,7 @@ class Saved(Event):
 
     step: int
     path: Path
-    what: Literal["lora", "state"]
+    what: Literal["lora", "model", "best", "state"]
 
 
 @attrs.frozen(kw_only=True)

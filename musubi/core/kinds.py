@@ -15,6 +15,9 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             {
                 "wan": "musubi.architectures.wan.spec:Wan",
                 "qwen_image": "musubi.architectures.qwen_image.spec:QwenImage",
+                "flux_kontext": "musubi.architectures.flux_kontext.spec:FluxKontext",
+                "hunyuan_video": "musubi.architectures.hunyuan_video.spec:HunyuanVideo",
+                "framepack": "musubi.architectures.framepack.spec:FramePack",
             }
         ),
         "source": MappingProxyType(
@@ -53,6 +56,9 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "sigmoid": "musubi.noise.timesteps:Sigmoid",
                 "shift": "musubi.noise.timesteps:Shift",
                 "logit_normal": "musubi.noise.timesteps:LogitNormal",
+                "resolution_shift": "musubi.noise.timesteps:ResolutionShift",
+                "mode": "musubi.noise.timesteps:Mode",
+                "mixture": "musubi.noise.mixture:Mixture",
             }
         ),
         "weighting": MappingProxyType(
@@ -62,6 +68,13 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "cosmap": "musubi.noise.weighting:CosMap",
             }
         ),
+        "loss": MappingProxyType(
+            {
+                "mse": "musubi.noise.loss:MSE",
+                "huber": "musubi.noise.loss:Huber",
+                "smooth_l1": "musubi.noise.loss:SmoothL1",
+            }
+        ),
         "sampler": MappingProxyType(
             {
                 "euler": "musubi.noise.samplers:Euler",
@@ -69,7 +82,15 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             }
         ),
         "guidance": MappingProxyType({"classifier_free": "musubi.noise.guidance:ClassifierFree"}),
-        "network": MappingProxyType({"lora": "musubi.networks.lora:LoRA"}),
+        "network": MappingProxyType(
+            {
+                "lora": "musubi.networks.lora:LoRA",
+                "dora": "musubi.networks.lora:DoRA",
+                "loha": "musubi.networks.loha:LoHa",
+                "lokr": "musubi.networks.lokr:LoKr",
+                "full": "musubi.networks.full:FullFineTune",
+            }
+        ),
         "memory": MappingProxyType(
             {
                 "block_swap": "musubi.memory.block_swap:BlockSwap",
@@ -77,16 +98,38 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "gradient_checkpointing": "musubi.memory.checkpointing:GradientCheckpointing",
             }
         ),
-        "optimizer": MappingProxyType({"adamw": "musubi.optim.optimizers:AdamW"}),
+        "optimizer": MappingProxyType(
+            {
+                "adamw": "musubi.optim.optimizers:AdamW",
+                "adamw_8bit": "musubi.optim.external:AdamW8bit",
+                "adafactor": "musubi.optim.adafactor:Adafactor",
+                "lion": "musubi.optim.external:Lion",
+                "prodigy": "musubi.optim.external:Prodigy",
+                "prodigy_plus_schedule_free": "musubi.optim.external:ProdigyPlusScheduleFree",
+                "schedule_free_adamw": "musubi.optim.external:ScheduleFreeAdamW",
+            }
+        ),
         "schedule": MappingProxyType(
             {
                 "constant": "musubi.optim.schedules:Constant",
                 "cosine": "musubi.optim.schedules:Cosine",
+                "cosine_restarts": "musubi.optim.decays:CosineRestarts",
+                "inverse_sqrt": "musubi.optim.decays:InverseSqrt",
                 "linear": "musubi.optim.schedules:Linear",
+                "piecewise_constant": "musubi.optim.stages:PiecewiseConstant",
+                "polynomial": "musubi.optim.decays:Polynomial",
+                "rex": "musubi.optim.decays:Rex",
+                "warmup_stable_decay": "musubi.optim.stages:WarmupStableDecay",
             }
         ),
     }
 )
+
+
+_NAMING: Mapping[tuple[str, str], str] = MappingProxyType(
+    {("optimizer", "custom"): "CustomOptimizer", ("schedule", "torch"): "TorchSchedule"}
+)
+"""Kinds that import a class by its name, and so are not in the table: the class that a program may let a file use."""
 
 
 def find(family: str, kind: str, plugins: Iterable[type] = ()) -> type:
@@ -102,6 +145,8 @@ def find(family: str, kind: str, plugins: Iterable[type] = ()) -> type:
     if kind not in table:
         near = did_you_mean(kind, [*offered, *table])
         hint = f"known: {', '.join([*offered, *table])}; third-party kinds are passed as plugins=[...]"
+        if (family, kind) in _NAMING:
+            near, hint = "", f"it names code to import; to let this file do so, pass plugins=[{_NAMING[family, kind]}]"
         raise ConfigError("unknown kind", [Issue("kind", f"no {family} is called {kind!r}{near}", hint)])
     module, _, name = table[kind].partition(":")
     found: type = getattr(importlib.import_module(module), name)

@@ -70,7 +70,7 @@ def push(
         >>> hub.push(result, repo="me/clay-style", private=True)  # doctest: +SKIP
         'https://huggingface.co/me/clay-style'
     """
-    _check_repo(repo)
+    check_repo(repo)
     with tempfile.TemporaryDirectory(prefix="musubi-hub-") as folder:
         stage(what, folder, repo=repo, base_model=base_model, licence=licence, samples=samples)
         _upload(Path(folder), repo, private=private, message=message, api=api or _hub())
@@ -93,7 +93,7 @@ def stage(
     from musubi.networks.file import LoRAFile
     from musubi.training.result import TrainResult
 
-    _check_repo(repo)
+    check_repo(repo)
     target = Path(folder)
     chosen = samples if samples is not None else what.samples[-8:] if isinstance(what, TrainResult) else ()
     lora = what.lora if isinstance(what, TrainResult) else what if isinstance(what, LoRAFile) else LoRAFile.load(what)
@@ -106,7 +106,8 @@ def stage(
     return target
 
 
-def _check_repo(repo: str) -> None:
+def check_repo(repo: str) -> None:
+    """Make sure that a repository is named as the Hub names them; raises ``ConfigError``."""
     if not _REPO.fullmatch(repo):
         raise ConfigError("hub", [Issue("repo", f"must be owner/name, got {repo!r}", "e.g. me/clay-style")])
 

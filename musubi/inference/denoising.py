@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from musubi.memory.policy import (
 )
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
+from musubi.networks.groups import groups_of
 from musubi.networks.merge import Merge
 
 
@@ -35,7 +36,7 @@ class Ready:
 
     denoiser: Denoiser[Any]
     model: nn.Module
-    adapters: tuple[AdapterSet, ...]
+    adapters: tuple[nn.Module, ...]
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def ready(
     """
     layout, keys = architecture.layout, architecture.keys
     ordered = arrange(policies, FitContext.of(architecture, training=False))
-    merge = Merge(tuple((file, use.weight) for use, file in loras if use.merge))
     denoiser = architecture.denoiser()
+    merge = merge_of(architecture, denoiser, [(use, file) for use, file in loras if use.merge])
     model = load_model(
         architecture, denoiser, ordered, device=device, dtype=dtype, before=[merge] if merge.parts else []
     )
@@ -67,6 +68,24 @@ def ready(
         placement = Placement(title=architecture.title, layout=layout, device=device, dtype=dtype, training=False)
         stack.enter_context(placed(model, ordered, placement))
         yield Ready(denoiser=denoiser, model=model, adapters=adapters)
+
+
+def merge_of(architecture: Architecture, denoiser: Denoiser[Any], loras: Sequence[tuple[LoRAUse, LoRAFile]]) -> Merge:
+    """Return what merges LoRAs, by the names of the model's own modules, while its weights are loaded."""
+    if not loras:
+        return Merge(())
+    groups = groups_of(denoiser.empty(architecture.experts[0]), architecture.keys)
+    rows = {name: group.rows for name, group in groups.items()}
+    return Merge(tuple((_bound(use, file, groups, architecture.keys, rows), use.weight) for use, file in loras))
+
+
+def _bound(
+    use: LoRAUse, file: LoRAFile, names: Iterable[str], keys: KeyMap, rows: Mapping[str, Sequence[int]]
+) -> LoRAFile:
+    try:
+        return file.bind(names, keymap=keys, rows=rows)
+    except WeightsError as error:
+        raise WeightsError(f"{error.title} ({use.name})", error.issues) from error
 
 
 def _adapters(use: LoRAUse, file: LoRAFile, model: nn.Module, keys: KeyMap) -> AdapterSet:

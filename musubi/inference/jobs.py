@@ -34,7 +34,7 @@ def draw_job(
         draw_noise(shape, [job.seed]),
         positive=conditions[0],
         negative=conditions[1] if len(conditions) > 1 else None,
-        sampler=sampler or model.sampler,
+        sampler=_sampler(sampler or model.sampler, job),
         guidance=job.guidance,
         steps=job.steps,
         tokens=model.geometry.tokens(shape),
@@ -44,3 +44,8 @@ def draw_job(
         on_step=on_step,
         cancel=cancel,
     )
+
+
+def _sampler(sampler: Sampler, job: Job) -> Sampler:
+    """Return the sampler with the job's own shift, if it has one."""
+    return sampler if job.shift is None else sampler.replace(shift=job.shift)

@@ -20,8 +20,9 @@ class Request(Spec):
     """Ask for one picture or clip; what is None takes the model's own default.
 
     ``size`` is (width, height) in pixels. ``guidance`` is the scale of classifier-free guidance (1.0: no negative pass)
-    or any other rule. A ``seed`` of None draws one, which the result's metadata tells. A size or a number of frames
-    that the model cannot make is refused, or rounded with ``fit="nearest"``.
+    or any other rule. ``shift`` takes the place of the sampler's own: above 1 more steps are spent at high noise. A
+    ``seed`` of None draws one, which the result's metadata tells. A size or a number of frames that the model cannot
+    make is refused, or rounded with ``fit="nearest"``.
 
     Example:
         >>> from musubi.inference.request import Request
@@ -35,6 +36,7 @@ class Request(Spec):
     frames: int | None = field(default=None, check=optional(count()), kw_only=True)
     steps: int | None = field(default=None, check=optional(count()), kw_only=True)
     guidance: float | Guidance | None = attrs.field(default=None, kw_only=True)
+    shift: float | None = field(default=None, check=optional(positive), kw_only=True)
     fps: float | None = field(default=None, check=optional(positive), kw_only=True)
     seed: int | None = field(default=0, check=optional(count(0)), kw_only=True)
     fit: Literal["exact", "nearest"] = field(default="exact", check=one_of("exact", "nearest"), kw_only=True)
@@ -67,6 +69,7 @@ class Request(Spec):
             frames=frames,
             steps=self.steps or usual.steps,
             guidance=_rule(usual.guidance if self.guidance is None else self.guidance),
+            shift=self.shift,
             fps=self.fps or usual.fps,
             seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
         )
@@ -74,7 +77,7 @@ class Request(Spec):
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """A request that fits its model, complete."""
+    """A request that fits its model, complete; a ``shift`` of None is the sampler's own."""
 
     prompt: str
     negative: str
@@ -82,6 +85,7 @@ class Job:
     frames: int
     steps: int
     guidance: Guidance
+    shift: float | None = None
     fps: float
     seed: int
 
@@ -96,6 +100,8 @@ class Job:
         facts = {"prompt": self.prompt, "seed": str(self.seed), "steps": str(self.steps)}
         facts["size"] = f"{self.size[0]}x{self.size[1]}"
         facts["guidance"] = f"{getattr(self.guidance, 'scale', self.guidance.kind)}"
+        if self.shift is not None:
+            facts["shift"] = f"{self.shift:g}"
         return {**facts, "negative_prompt": self.negative} if self.guidance.uses_negative else facts
 
 

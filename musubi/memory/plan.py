@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from musubi.keymap import KeyMap
 
 GIB = 1 << 30
-TRAINED_BYTES = 16
-"""Per trained parameter, in float32: the weight, its gradient and AdamW's two moments."""
 
-STATE_BYTES = 12
-"""Per trained parameter on disk, in float32: the weight and AdamW's two moments."""
 
-FILE_BYTES = 4
-"""Per trained parameter in a LoRA file, in float32."""
+@attrs.frozen(kw_only=True)
+class Cost:
+    """Bytes that each trained parameter takes: on the device beside the model's own weights, and on disk.
+
+    The usual ones are those of adapters in float32 with AdamW: the weight, its gradient and two moments; on disk the
+    file, and a state with the weight and the moments.
+    """
+
+    device: int = 16
+    disk: int = 16
+    what: str = "adapters in float32 with AdamW"
 
 
 @attrs.frozen(kw_only=True)
@@ -50,8 +55,8 @@ class Row:
 class Plan:
     """Device memory for every bucket, host memory and disk, in bytes, and what was assumed.
 
-    ``host`` is the peak of host memory (while loading), ``pinned`` what stays pinned while running, ``disk`` one LoRA
-    file and one state to resume from.
+    ``host`` is the peak of host memory (while loading), ``pinned`` what stays pinned while running, ``disk`` one file
+    of what is trained and one state to resume from.
     """
 
     title: str
@@ -67,7 +72,7 @@ class Plan:
         return max(self.rows, key=lambda row: row.total, default=None)
 
     def __str__(self) -> str:
-        head = ("bucket", "tokens", "weights", "activations", "adapter + optimizer", "total")
+        head = ("bucket", "tokens", "weights", "activations", "training", "total")
         table = [head, *(_cells(row) for row in self.rows)]
         lines = [self.title, "", *_aligned(table), ""]
         lines += [f"{name}: {value}" for name, value in self._elsewhere()]
@@ -81,7 +86,7 @@ class Plan:
         return (
             ("host RAM", f"{_size(self.host)} at most, while loading"),
             ("pinned RAM", f"{_size(self.pinned)} while running"),
-            ("disk", f"{_size(self.disk)} for one LoRA file and one state"),
+            ("disk", f"{_size(self.disk)} for one file of what is trained and one state"),
         )
 
 
@@ -98,10 +103,12 @@ def plan(
     training: bool,
     dtype: torch.dtype,
     title: str = "model",
+    cost: Cost | None = None,
 ) -> Plan:
     """Return what running ``model`` (on the meta device; left as it is) will need.
 
-    ``buckets`` maps a bucket's name to its latent shape (..., frames, height, width); ``trainable`` counts parameters.
+    ``buckets`` maps a bucket's name to its latent shape (..., frames, height, width); ``trainable`` counts parameters,
+    each at a ``cost``.
     Weights are counted exactly on the model as the policies prepare it. Activations are estimated, with t tokens in
     the batch, W = ``KEPT_PER_FEATURE`` * t * bytes * (inputs + outputs of a block's Linears) and
     B = t * bytes * width: training takes W for every block that is not checkpointed, B for every one that is, and one
@@ -117,17 +124,17 @@ def plan(
     sizes = measure(empty, layout, dtype=dtype)
     for policy in ordered:
         sizes = policy.estimate(sizes)
-    trained = trainable if training else 0
+    trained, cost = trainable if training else 0, cost or Cost()
     return Plan(
         title=f"{title}, {'training' if training else 'generation'}, {_dtype_name(dtype)}, batch size {batch_size}",
         rows=tuple(
-            _row(name, geometry.tokens(shape) * batch_size, sizes, trained, training=training)
+            _row(name, geometry.tokens(shape) * batch_size, sizes, trained * cost.device, training=training)
             for name, shape in buckets.items()
         ),
         host=sizes.host,
         pinned=sizes.pinned,
-        disk=trained * (FILE_BYTES + STATE_BYTES),
-        assumptions=tuple(_assumptions(sizes, trained, training=training)),
+        disk=trained * cost.disk,
+        assumptions=tuple(_assumptions(sizes, trained, cost, training=training)),
     )
 
 
@@ -137,16 +144,16 @@ def _row(bucket: str, tokens: int, sizes: Sizes, trained: int, *, training: bool
         tokens=tokens,
         weights=sizes.weights,
         activations=sizes.activations(tokens, training=training),
-        trained=trained * TRAINED_BYTES,
+        trained=trained,
     )
 
 
-def _assumptions(sizes: Sizes, trained: int, *, training: bool) -> Iterable[str]:
+def _assumptions(sizes: Sizes, trained: int, cost: Cost, *, training: bool) -> Iterable[str]:
     yield "weights: counted on the empty model; activations: an estimate, not a measurement"
     yield f"a block keeps {KEPT_PER_FEATURE} bytes for each byte of its Linears' inputs and outputs"
     if training:
         yield f"{len(sizes.blocks)} blocks: {sizes.kept} keep everything, {sizes.checkpointed} only their input"
-        yield f"adapters in float32 with AdamW: {TRAINED_BYTES} bytes for each of {trained:,} parameters"
+        yield f"{cost.what}: {cost.device} bytes for each of {trained:,} parameters"
     yield "text tokens, encoders, the decoder and the allocator's fragments are not included"
 
 
@@ -155,7 +162,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _parts(row: Row) -> str:
-    parts = {"weights": row.weights, "activations": row.activations, "adapter + optimizer": row.trained}
+    parts = {"weights": row.weights, "activations": row.activations, "training": row.trained}
     return ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
 
 

@@ -26,7 +26,13 @@ _LOOKED_UP = ("shared.weight", "encoder.embed_tokens.weight")
 
 
 def tiny_wan(
-    folder: Path | str, *, layout: WanFiles = "original", dim: int = 64, num_layers: int = 2, seed: int = 0
+    folder: Path | str,
+    *,
+    layout: WanFiles = "original",
+    dim: int = 64,
+    head_dim: int = 32,
+    num_layers: int = 2,
+    seed: int = 0,
 ) -> Wan:
     """Write a random transformer, VAE, umT5 and tokenizer, each tiny, and return the spec that uses them.
 
@@ -36,7 +42,8 @@ def tiny_wan(
     Args:
         folder: Where the files go; made if it does not exist.
         layout: ``original`` (safetensors) or ``original_pth`` files in original names, or a ``diffusers`` folder.
-        dim: The transformer's width, a multiple of 32.
+        dim: The transformer's width, a multiple of ``head_dim``.
+        head_dim: The width of one attention head; the published models have 128.
         num_layers: Its number of blocks.
         seed: Seeds all weights.
 
@@ -47,7 +54,7 @@ def tiny_wan(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    transformer, vae, encoder = _models(dim, num_layers, seed)
+    transformer, vae, encoder = _models(dim, head_dim, num_layers, seed)
     tokenizer = folder / "tokenizer"
     tiny_tokenizer().save_pretrained(tokenizer)
     if layout == "diffusers":
@@ -91,7 +98,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _models(dim: int, num_layers: int, seed: int) -> tuple[WanTransformer3DModel, AutoencoderKLWan, UMT5EncoderModel]:
+def _models(
+    dim: int, head_dim: int, num_layers: int, seed: int
+) -> tuple[WanTransformer3DModel, AutoencoderKLWan, UMT5EncoderModel]:
     import torch
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -100,8 +109,8 @@ def _models(dim: int, num_layers: int, seed: int) -> tuple[WanTransformer3DModel
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(
-            num_attention_heads=dim // 32,
-            attention_head_dim=32,
+            num_attention_heads=dim // head_dim,
+            attention_head_dim=head_dim,
             text_dim=_TEXT_DIM,
             freq_dim=32,
             ffn_dim=2 * dim,

@@ -1,75 +1,275 @@
-"""What a LoRA file says about its making: the reference's ``ss_*`` and ``modelspec.*`` keys, and our configuration.
+"""What a LoRA file says about its making: musubi-tuner's ``ss_*`` and ``modelspec.*`` keys, and our configuration.
 
-Only strings, never an absolute path. Source of the key set: training specification 3.6 (kohya's conventions).
+Only strings, never an absolute path. Source of the key set: training specification 3.6 (kohya's conventions). Unlike
+there, ``ss_epoch`` counts from 1 in every file, and the resolution is the training data's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
+
+import attrs
 
 import musubi
 from musubi.architecture import Architecture
-from musubi.memory.device import pick_device, pick_dtype
+from musubi.core.errors import WeightsError
+from musubi.data.sample import Item
+from musubi.inference.decoding import DECODER
+from musubi.networks.adapters import AdapterSet
+from musubi.networks.facts import resized
+from musubi.networks.network import AdapterNetwork
+from musubi.noise.timesteps import TimestepSampler
+from musubi.training.about import About
+from musubi.training.dataset_facts import commonest_size, dataset_facts
+from musubi.training.settings import settings
 from musubi.training.setup import Setup
 from musubi.training.stepper import Stepper
 from musubi.training.trainer import Trainer
+from musubi.weights.identity import identity
 
-_MAY_CHANGE = frozenset(
-    ("steps", "output", "name", "device", "memory", "samples", "sample_every", "save_every", "state_every", "cache")
+_LEVELS: Mapping[str, str] = MappingProxyType(
+    {
+        "ss_logit_mean": "mean",
+        "ss_logit_std": "std",
+        "ss_mode_scale": "scale",
+        "ss_sigmoid_scale": "scale",
+        "ss_discrete_flow_shift": "shift",
+    }
 )
+"""Fields of distributions of noise levels, by key."""
 
 
-def settings(trainer: Trainer[Architecture]) -> dict[str, Any]:
-    """Return the trainer's values that decide the sequence of steps: what a resumed run must agree on."""
-    values = trainer.to_dict()
-    values["model"] = {**values["model"], "weights": weight_names(trainer.model)}
-    values["precision"] = str(pick_dtype(trainer.precision, pick_device(trainer.device))).removeprefix("torch.")
-    values["weights_changed_by"] = [policy.to_dict() for policy in trainer.memory if policy.changes_weights]
-    return {name: value for name, value in values.items() if name not in _MAY_CHANGE}
+@attrs.frozen(kw_only=True)
+class Moment:
+    """Where a run is when it saves.
+
+    Args:
+        step: Optimiser steps taken.
+        total: Optimiser steps of the whole run.
+        taken: Batches seen, those of all processes together.
+        per_step: Batches that make a step.
+        batches: Batches of an epoch.
+        items: The items that are trained on and held out.
+        data: What tells the data from other data.
+        rate: The peak learning rate.
+        precision: What the model computes in, e.g. ``bfloat16``.
+        began: When this session started, if that is known.
+    """
+
+    step: int
+    total: int
+    taken: int
+    per_step: int
+    batches: int
+    items: Sequence[Item]
+    data: str
+    rate: float
+    precision: str
+    began: datetime | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer[Architecture], setup: Setup, stepper: Stepper, *, began: datetime | None) -> Moment:
+        """Return where a run is now."""
+        return cls(
+            step=stepper.step,
+            total=setup.material.total,
+            taken=stepper.taken,
+            per_step=trainer.accumulate * setup.processes.count,
+            batches=len(setup.material.loader),
+            items=tuple(cached.item for cached in trainer.cache.items()),
+            data=setup.material.content,
+            rate=setup.base_rates[0],
+            precision=str(setup.dtype).removeprefix("torch."),
+            began=began,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, counted from 1, whose batch was seen last; 0 before the first."""
+        return -(-self.taken // self.batches)
+
+    @property
+    def epochs(self) -> int:
+        """The epochs that the whole run touches."""
+        return -(-self.total * self.per_step // self.batches)
 
 
-def weight_names(model: Architecture) -> dict[str, str]:
-    """Return the user's own weights by component, without directories."""
-    return {component: ref.name for component, ref in model.weights.items()}
+def metadata(
+    trainer: Trainer[Architecture], setup: Setup, stepper: Stepper, *, began: datetime | None = None
+) -> dict[str, str]:
+    """Return the metadata of a file that a run saves now; ``began`` is when its session started."""
+    told = described(trainer, Moment.of(trainer, setup, stepper, began=began))
+    if trainer.initial is None or not isinstance(setup.trained, AdapterSet):
+        return told
+    return resized(told, setup.trained.to_file().modules)  # ranks and alphas are the file's that was started from
 
 
-def metadata(trainer: Trainer[Architecture], setup: Setup, stepper: Stepper) -> dict[str, str]:
-    """Return the metadata of a LoRA saved now."""
-    loader, config = setup.loader, settings(trainer)
-    now = datetime.now().astimezone()
-    epochs = -(-trainer.steps * trainer.accumulate // max(1, len(loader)))
-    facts: Mapping[str, object] = {
+def described(trainer: Trainer[Architecture], moment: Moment) -> dict[str, str]:
+    """Return the metadata of a file that is saved at a moment of a run."""
+    now = datetime.now(UTC)
+    facts = {
+        **_network(trainer),
+        **_run(trainer, moment, now),
+        **_noise_levels(trainer),
+        **_files(trainer),
+        **_modelspec(trainer, moment, now),
+        **_ours(trainer, moment),
+    }
+    return {name: str(value) for name, value in facts.items()}
+
+
+def _network(trainer: Trainer[Architecture]) -> dict[str, object]:
+    """Return what the network is; nothing where the model itself is trained."""
+    network = trainer.network
+    if not isinstance(network, AdapterNetwork):
+        return {}
+    more = _chosen(network)
+    return {
+        "ss_network_module": f"musubi.{network.kind}",
+        "ss_network_dim": network.rank,
+        "ss_network_alpha": float(network.rank if network.alpha is None else network.alpha),
+        "ss_network_dropout": getattr(network, "dropout", None) or None,
+        **({"ss_network_args": _json(more)} if more else {}),
+    }
+
+
+def _chosen(network: AdapterNetwork) -> dict[str, Any]:
+    """Return the network's values that have no key of their own and are not the usual ones."""
+    values = network.to_dict()
+    own = {"rank", "alpha", "dropout"}
+    fields = [attribute for attribute in attrs.fields(type(network)) if attribute.name not in own]
+    return {a.name: values[a.name] for a in fields if a.name in values and getattr(network, a.name) != _usual(a)}
+
+
+def _usual(attribute: attrs.Attribute[Any]) -> object:
+    """Return a field's default, made anew where it is made for every object."""
+    default: Any = attribute.default
+    factory: Any = getattr(default, "factory", None)
+    return default if factory is None or default.takes_self else factory()
+
+
+def _run(trainer: Trainer[Architecture], moment: Moment, now: datetime) -> dict[str, object]:
+    kinds = {policy.kind for policy in trainer.memory}
+    warmup = trainer.schedule.warmup
+    kept = getattr(trainer.network, "weights", None) if trainer.network.trains_base else None
+    return {
         "ss_base_model_version": trainer.model.name,
-        "ss_network_module": f"musubi.{trainer.network.kind}",
-        "ss_network_dim": trainer.network.rank,
-        "ss_network_alpha": trainer.network.alpha if trainer.network.alpha is not None else trainer.network.rank,
+        "ss_session_id": _session(moment),
+        "ss_training_started_at": moment.began.timestamp() if moment.began else None,
         "ss_training_finished_at": now.timestamp(),
         "ss_output_name": trainer.name,
-        "ss_learning_rate": setup.base_rates[0],
-        "ss_num_train_items": loader.items,
-        "ss_num_batches_per_epoch": len(loader),
-        "ss_num_epochs": epochs,
+        "ss_learning_rate": moment.rate,
+        "ss_num_train_items": sum(item.split == "train" for item in moment.items),
+        "ss_num_batches_per_epoch": moment.batches,
+        "ss_num_epochs": moment.epochs,
+        "ss_gradient_checkpointing": "gradient_checkpointing" in kinds,
+        "ss_gradient_checkpointing_cpu_offload": "activation_offload" in kinds,
         "ss_gradient_accumulation_steps": trainer.accumulate,
-        "ss_max_train_steps": trainer.steps,
+        "ss_max_train_steps": moment.total,
+        "ss_lr_warmup_steps": int(warmup * moment.total) if isinstance(warmup, float) else warmup,
         "ss_lr_scheduler": trainer.schedule.kind,
-        "ss_optimizer": repr(trainer.optimizer),
-        "ss_max_grad_norm": trainer.max_grad_norm,
-        "ss_mixed_precision": config["precision"],
+        "ss_mixed_precision": _short(moment.precision),
         "ss_seed": trainer.seed,
-        "ss_timestep_sampling": (trainer.timesteps or trainer.model.timesteps).kind,
-        "ss_weighting_scheme": trainer.weighting.kind,
-        "ss_sd_model_name": trainer.model.weight(trainer.model.experts[0].component).name,
-        "ss_steps": stepper.step,
-        "ss_epoch": stepper.position.epoch,
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": trainer.name,
-        "modelspec.date": now.isoformat(timespec="seconds"),
-        **trainer.model.metadata,
-        "musubi.version": musubi.__version__,
-        "musubi.config": json.dumps(config, ensure_ascii=False, sort_keys=True),
-        "musubi.data": loader.content,
+        "ss_training_comment": _about(trainer).comment,
+        "ss_optimizer": repr(trainer.optimizer),
+        "ss_max_grad_norm": trainer.max_grad_norm or 0.0,
+        "ss_fp8_base": any(kind.startswith("fp8") for kind in kinds),
+        "ss_full_fp16": False,
+        "ss_full_bf16": kept == "bfloat16",
+        "ss_guidance_scale": None,
+        "ss_datasets": _json(dataset_facts(moment.items)),
+        "ss_steps": moment.step,
+        "ss_epoch": moment.epoch,
     }
-    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _noise_levels(trainer: Trainer[Architecture]) -> dict[str, object]:
+    """Return how noise levels are drawn and weighted; what a distribution does not have is None."""
+    levels = trainer.noise_levels
+    told: dict[str, object] = {key: getattr(levels, name, None) for key, name in _LEVELS.items()}
+    told["ss_sigmoid_scale" if levels.kind == "mode" else "ss_mode_scale"] = None
+    return {"ss_timestep_sampling": levels.kind, "ss_weighting_scheme": trainer.weighting.kind, **told}
+
+
+def _files(trainer: Trainer[Architecture]) -> dict[str, object]:
+    model = trainer.model
+    known = {**model.default_weights(), **model.weights}
+    names: dict[str, object] = {"ss_sd_model_name": model.weight(model.experts[0].component).name}
+    return {**names, "ss_vae_name": model.weight(DECODER).name} if DECODER in known else names
+
+
+def _modelspec(trainer: Trainer[Architecture], moment: Moment, now: datetime) -> dict[str, object]:
+    """Return the keys of https://github.com/Stability-AI/ModelSpec that are known."""
+    about, levels, size = _about(trainer), trainer.noise_levels, commonest_size(moment.items)
+    known = dict(trainer.model.metadata)
+    if trainer.network.trains_base:
+        known["modelspec.architecture"] = known.get("modelspec.architecture", trainer.model.name).removesuffix("/lora")
+    said = {
+        "description": about.description,
+        "author": about.author,
+        "license": about.license,
+        "tags": ",".join(about.tags),
+        "resolution": f"{size[0]}x{size[1]}" if size else None,
+        "timestep_range": _thousandths(levels) if _limited(levels) else None,
+    }
+    return {
+        **known,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": about.title or trainer.name,
+        "modelspec.date": now.isoformat(timespec="seconds"),
+        **{f"modelspec.{name}": value for name, value in said.items() if value},
+    }
+
+
+def _ours(trainer: Trainer[Architecture], moment: Moment) -> dict[str, object]:
+    levels = trainer.noise_levels
+    base = _base(trainer.model)
+    return {
+        "musubi.version": musubi.__version__,
+        "musubi.config": json.dumps(settings(trainer), ensure_ascii=False, sort_keys=True),
+        "musubi.data": moment.data,
+        "musubi.task": trainer.model.title,
+        "musubi.expert": ", ".join(expert.component for expert in trainer.model.experts),
+        "musubi.timestep_range": f"{levels.low:g},{levels.high:g}",
+        **({"musubi.base": base} if base else {}),
+    }
+
+
+def _base(model: Architecture) -> str | None:
+    """Return what tells the base model's weights from others; None if they are not on this disk."""
+    try:
+        return identity(model.weight(model.experts[0].component).resolve(offline=True))
+    except WeightsError:
+        return None
+
+
+def _about(trainer: Trainer[Architecture]) -> About:
+    return trainer.about or About()
+
+
+def _session(moment: Moment) -> int:
+    """Return a number that all files of a session have in common, and no other session has."""
+    session = f"{moment.began.timestamp() if moment.began else ''} {moment.data}"
+    return int.from_bytes(hashlib.sha256(session.encode()).digest()[:4], "big")
+
+
+def _limited(levels: TimestepSampler) -> bool:
+    return levels.low > 0 or levels.high < 1
+
+
+def _thousandths(levels: TimestepSampler) -> str:
+    return f"{1000 * levels.low:g},{1000 * levels.high:g}"
+
+
+def _short(precision: str) -> str:
+    """Return what launchers call a type."""
+    return {"bfloat16": "bf16", "float16": "fp16"}.get(precision, "no")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

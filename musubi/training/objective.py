@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -11,8 +13,12 @@ from torch import Tensor, nn
 from musubi.architecture import Denoiser, Geometry
 from musubi.batch import LOSS_MASK, Batch
 from musubi.noise import flow
+from musubi.noise.loss import MSE, Loss
 from musubi.noise.timesteps import TimestepSampler
 from musubi.noise.weighting import Weighting
+
+Teaching = Callable[[], AbstractContextManager[None]]
+"""Returns a ``with`` block in which the model predicts what it is to be taught."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,19 +42,55 @@ class Objective:
     timesteps: TimestepSampler
     weighting: Weighting
     dtype: torch.dtype
+    loss: Loss = attrs.field(factory=MSE)
 
-    def measure(self, model: nn.Module, batch: Batch, *, generator: torch.Generator) -> Measured:
-        """Return the loss of one batch that already lies on the model's device."""
+    def measure(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        generator: torch.Generator,
+        shares: Tensor | None = None,
+        teaching: Teaching | None = None,
+    ) -> Measured:
+        """Return the loss of one batch that already lies on the model's device.
+
+        Args:
+            model: The denoiser's network with what is trained on it.
+            batch: Items of one batch key.
+            generator: Draws noise and noise levels; of the CPU.
+            shares: Where in their distribution the noise levels lie, in [0, 1], instead of drawn ones.
+            teaching: Given, the target is not the data but what the model predicts inside this block.
+        """
         clean = self.denoiser.clean(batch).float()
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        tokens = self.geometry.tokens(clean.shape)
-        sigma = self.timesteps.sample(len(clean), tokens=tokens, generator=generator).to(clean.device)
+        sigma = self._levels(clean, generator, shares).to(clean.device)
         conditions = self.denoiser.conditions(batch)
-        with torch.autocast(clean.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            predicted = self.denoiser.velocity(model, flow.mix(clean, noise, sigma), sigma, conditions)
+        x = flow.mix(clean, noise, sigma)
+        target = noise - clean
+        if teaching is not None:
+            with torch.no_grad(), teaching():
+                target = self._predict(model, x, sigma, conditions)
+        predicted = self._predict(model, x, sigma, conditions)
         weight = _weight(self.weighting.weights(sigma), batch)
-        loss = flow.error(predicted.float(), noise - clean, weight=weight, mask=batch.stacked.get(LOSS_MASK))
+        loss = flow.error(predicted, target, weight=weight, mask=batch.stacked.get(LOSS_MASK), loss=self.loss)
         return Measured(loss=loss, sigma=sigma)
+
+    def loss_at(self, model: nn.Module, batch: Batch, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Return each item's loss, float32 of (batch,), at given noise levels and noise, without any weight."""
+        clean = self.denoiser.clean(batch).float()
+        predicted = self._predict(model, flow.mix(clean, noise, sigma), sigma, self.denoiser.conditions(batch))
+        return self.loss.per_item(predicted, noise - clean, mask=batch.stacked.get(LOSS_MASK))
+
+    def _levels(self, clean: Tensor, generator: torch.Generator, shares: Tensor | None) -> Tensor:
+        tokens = self.geometry.tokens(clean.shape)
+        if shares is not None:
+            return self.timesteps.place(shares, tokens=tokens)
+        return self.timesteps.sample(len(clean), tokens=tokens, generator=generator)
+
+    def _predict(self, model: nn.Module, x: Tensor, sigma: Tensor, conditions: object) -> Tensor:
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.denoiser.velocity(model, x, sigma, conditions).float()
 
 
 def _weight(levels: Tensor, batch: Batch) -> Tensor:

@@ -1,65 +1,87 @@
-"""The random numbers of a run: its own, wherever they are drawn, and nobody else's."""
+"""The random numbers of a run: a function of its seed and of which micro-batch it is, and of nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+_NOISE, _DROPOUT, _SHARES = 1, 2, 3
+_ALL = 2**64 - 1
+
 
 class RunRandom:
-    """Generators seeded once for a run: ``noise`` for what the loop draws, and the global ones for dropout.
+    """Seed what each micro-batch draws: noise and noise levels, and dropout.
 
-    The global generators belong to the caller: their states are swapped in only inside ``swapped_in``.
+    Micro-batches are numbered over the whole run and over all processes together. So neither a resume nor the number of
+    processes changes what is drawn, no two micro-batches draw alike, and there is no state to keep. ``attempt`` counts
+    how often the run was rolled back: the same micro-batch then draws anew.
     """
 
-    def __init__(self, seed: int, *, device: torch.device, rank: int = 0) -> None:
-        self.noise = torch.Generator().manual_seed(_mix(seed, rank, 1))
-        self._device = device
-        dropout_seed = _mix(seed, rank, 2)
-        self._cpu = torch.Generator().manual_seed(dropout_seed).get_state()
-        self._cuda = torch.Generator(device).manual_seed(dropout_seed).get_state() if device.type == "cuda" else None
+    def __init__(self, seed: int, *, device: torch.device) -> None:
+        self._seed, self._device = seed, device
+        self.attempt = 0
 
     @contextmanager
-    def swapped_in(self) -> Generator[None]:
-        """Let the global generators continue the run's own sequence inside the block, and the caller's after it."""
-        cpu, cuda = torch.get_rng_state(), self._get_cuda()
-        torch.set_rng_state(self._cpu)
-        self._set_cuda(self._cuda)
+    def micro_batch(self, number: int) -> Generator[torch.Generator]:
+        """Yield the generator of a micro-batch's noise, on the CPU.
+
+        Meanwhile the global generators are seeded for this micro-batch, too; they are the caller's again afterwards.
+        """
+        cpu, own = torch.get_rng_state(), _state_of(self._device)
+        _seed_globals(self._mixed(number, _DROPOUT), self._device)
         try:
-            yield
+            yield torch.Generator().manual_seed(self._mixed(number, _NOISE))
         finally:
-            self._cpu, self._cuda = torch.get_rng_state(), self._get_cuda()
             torch.set_rng_state(cpu)
-            self._set_cuda(cuda)
+            _set_state(self._device, own)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the states of all generators, as copies."""
-        states = {"noise": self.noise.get_state().clone(), "cpu": self._cpu.clone()}
-        if self._cuda is not None:
-            states["cuda"] = self._cuda.clone()
-        return states
+    @contextmanager
+    def update(self, step: int) -> Generator[None]:
+        """Seed the global generators for the optimiser's update of a step, e.g. for stochastic rounding."""
+        with self.micro_batch(-1 - step):
+            yield
 
-    def restore(self, states: Mapping[str, Tensor]) -> None:
-        """Continue from states that ``state`` returned."""
-        self.noise.set_state(states["noise"])
-        self._cpu = states["cpu"].clone()
-        if self._cuda is not None and "cuda" in states:
-            self._cuda = states["cuda"].clone()
+    def shares(self, epoch: int) -> torch.Generator:
+        """Return the generator that deals out an epoch's stratified noise levels."""
+        return torch.Generator().manual_seed(self._mixed(epoch, _SHARES))
 
-    def _get_cuda(self) -> Tensor | None:
-        return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-
-    def _set_cuda(self, state: Tensor | None) -> None:
-        if state is not None:
-            torch.cuda.set_rng_state(state, self._device)
+    def _mixed(self, number: int, purpose: int) -> int:
+        return mix(self._seed, self.attempt, number, purpose)
 
 
-def _mix(seed: int, rank: int, purpose: int) -> int:
-    """Spread a seed over ranks and purposes (SplitMix64's finaliser), so that neighbours do not correlate."""
-    value = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + purpose * 0x94D049BB133111EB) & (2**64 - 1)
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (value ^ (value >> 31)) & (2**63 - 1)
+def mix(*numbers: int) -> int:
+    """Return a seed that depends on every number and their order (SplitMix64's steps), so that neighbours differ."""
+    value = 0
+    for number in numbers:
+        value = (value + number * 0x9E3779B97F4A7C15 + 0x94D049BB133111EB) & _ALL
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _ALL
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _ALL
+        value ^= value >> 31
+    return value & (2**63 - 1)
+
+
+def _state_of(device: torch.device) -> Tensor | None:
+    """Return the state of an accelerator's global generator; None for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def _set_state(device: torch.device, state: Tensor | None) -> None:
+    if state is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif state is not None:
+        torch.mps.set_rng_state(state)
+
+
+def _seed_globals(seed: int, device: torch.device) -> None:
+    """Seed the CPU's global generator and this device's; ``torch.manual_seed`` would seed every device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import attrs
+import torch
+
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError, Issue, MusubiError, shown
-from musubi.core.events import Callback, Event, Finished, Progress, Reason, Sampled, Saved, Started, Warned
+from musubi.core.events import (
+    Callback,
+    Event,
+    Finished,
+    Progress,
+    Reason,
+    Removed,
+    RolledBack,
+    Sampled,
+    Saved,
+    Started,
+    Warned,
+)
 from musubi.inference.engine import SamplingCancelledError
-from musubi.networks.file import LoRAFile
-from musubi.training import metadata, state
+from musubi.inference.media import Image, Video
+from musubi.training import state
+from musubi.training.counting import due_epoch
+from musubi.training.files import Written
+from musubi.training.material import Material
+from musubi.training.metadata import metadata
+from musubi.training.processes import Processes
 from musubi.training.result import TrainResult
+from musubi.training.retention import clear
+from musubi.training.sampling_due import sampling_due
+from musubi.training.settings import settings
 from musubi.training.setup import Setup
 from musubi.training.state import RunState
 from musubi.training.stepper import Stepper
@@ -38,6 +63,9 @@ class Run:
 
     Runs may take turns in a process. At the same time, in threads, they should not use dropout: it draws from torch's
     one generator.
+
+    Under ``accelerate launch`` or ``torchrun`` every process makes the same run. Together they take the steps that one
+    process would take with ``accumulate`` times as many batches; the first writes the files.
     """
 
     def __init__(
@@ -55,7 +83,9 @@ class Run:
         self._events = self._train()
         self._state: Path | None = None
         self._result: TrainResult | None = None
+        self._block_failed = False
         self._samples: list[Path] = []
+        self._began = datetime.now(UTC)
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +93,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._block_failed = kind is not None
         self._events.close()
 
     def __iter__(self) -> Iterator[Event]:
@@ -90,10 +121,10 @@ class Run:
         return self._result
 
     def _train(self) -> Generator[Event, None, None]:
-        began = time.monotonic()
+        began, self._began = time.monotonic(), datetime.now(UTC)
         with ExitStack() as stack:
             setup, stepper = self._open(stack)
-            for message in self._cautions(stepper):
+            for message in self._cautions(setup, stepper):
                 yield self._tell(Warned(message=message))
             yield self._tell(self._started(setup, stepper))
             if stepper.step == 0:
@@ -104,58 +135,107 @@ class Run:
     def _open(self, stack: ExitStack) -> tuple[Setup, Stepper]:
         """Check what can be checked without weights, then load; what must be undone is pushed onto ``stack``."""
         trainer = self._trainer
-        settings = metadata.settings(trainer)
-        state.tidy(trainer.output, trainer.name)
-        resumed = self._load_state()
+        processes = Processes(trainer.device)
+        if processes.leads:
+            state.tidy(trainer.output, trainer.name)
+        processes.wait()
+        resumed = processes.every(self._load_state)
+        self._check_agreement(processes, resumed)
+        material = processes.every(partial(Material.open, trainer, processes))
+        together = {**settings(trainer), "accumulate": trainer.accumulate * processes.count}
         if resumed is not None:
-            resumed.check(settings, trainer.cache.manifest().content, steps=trainer.steps)
-        setup = Setup.open(trainer, stack)
-        stepper = Stepper(setup, trainer, settings=settings, resumed=resumed)
+            resumed.check(together, material.content, steps=material.total)
+        setup = Setup.open(trainer, processes, material, stack)
+        stepper = Stepper(setup, trainer, settings=together, resumed=resumed, cancel=self._cancel)
         stack.push(partial(self._ended, stepper))
         stack.callback(stepper.close)
         return setup, stepper
 
-    def _cautions(self, stepper: Stepper) -> Iterator[str]:
+    def _check_agreement(self, processes: Processes, resumed: RunState | None) -> None:
+        """Make sure that all processes go on from the same state: not all may see the same folder."""
+        found = processes.share(lambda: None if resumed is None else (resumed.step, resumed.taken, resumed.attempt))
+        if len(set(found)) > 1:
+            told = ", ".join("none" if one is None else f"one at step {one[0]}" for one in found)
+            hint = "output, and the state to resume from, must lie on a disk that all machines share"
+            raise ConfigError("cannot resume", [Issue("resume", f"the processes found different states: {told}", hint)])
+
+    def _cautions(self, setup: Setup, stepper: Stepper) -> Iterator[str]:
         trainer = self._trainer
-        final = trainer.output / f"{trainer.name}.safetensors"
+        final = Written().path(trainer.output, trainer.name)
         if self._resume is None and final.exists():
             yield f"{shown(final)} exists already; it is replaced when this run is complete"
-        if stepper.step == trainer.steps:
-            yield f"the state is at step {stepper.step} of {trainer.steps}: nothing is left to train"
+        if stepper.step == setup.material.total:
+            yield f"the state is at step {stepper.step} of {setup.material.total}: nothing is left to train"
 
     def _steps(self, stepper: Stepper, setup: Setup) -> Generator[Event, None, None]:
-        trainer = self._trainer
-        while stepper.step < trainer.steps and not self._cancel.cancelled:
-            yield self._tell(stepper.advance())
-            last = stepper.step == trainer.steps
-            if _due(trainer.save_every, stepper.step) and not last:
-                yield self._tell(self._save_lora(stepper, setup, complete=False))
-            if _due(trainer.state_every, stepper.step) and not last:
-                yield self._tell(self._save_state(stepper, complete=False))
-            if _due(trainer.sample_every, stepper.step) or last:
+        while stepper.step < setup.material.total and not stepper.stopped:
+            before = stepper.position.epoch
+            event = stepper.advance()
+            yield self._tell(event)
+            if isinstance(event, RolledBack):
+                continue
+            done = _Done(step=stepper.step, epochs=range(before + 1, stepper.position.epoch + 1))
+            last = stepper.step == setup.material.total
+            yield from self._validate(setup, stepper, done, last=last)
+            if not last:
+                yield from self._checkpoints(setup, stepper, done)
+            trainer = self._trainer
+            if last or sampling_due(
+                done.step, done.epochs, every=trainer.sample_every, every_epochs=trainer.sample_every_epochs
+            ):
                 yield from self._sample(setup, stepper)
 
+    def _checkpoints(self, setup: Setup, stepper: Stepper, done: _Done) -> Generator[Event, None, None]:
+        """Write what is due after a step that is not the last: by epochs, and by steps."""
+        trainer = self._trainer
+        for written in done.written(trainer.save_every, trainer.save_every_epochs):
+            yield from self._save_lora(stepper, setup, written)
+        for written in done.written(trainer.state_every, trainer.state_every_epochs):
+            yield from self._save_state(stepper, setup, attrs.evolve(written, state=True))
+
+    def _validate(self, setup: Setup, stepper: Stepper, done: _Done, *, last: bool) -> Generator[Event, None, None]:
+        validation = self._trainer.validation
+        if validation is None or not (last or any(done.written(validation.every, validation.every_epochs))):
+            return
+        validated = setup.validate(stepper.step, stepper.validations, cancel=self._cancel)
+        if validated is None:
+            return
+        stepper.validations.append(validated)
+        yield self._tell(validated)
+        if validated.best:
+            yield from self._save_lora(stepper, setup, Written(when="best"))
+
     def _finish(self, stepper: Stepper, setup: Setup, began: float) -> Generator[Event, None, None]:
-        complete = stepper.step == self._trainer.steps
+        complete = stepper.step == setup.material.total
         reason: Reason = "completed" if complete else "cancelled"
-        saved = self._save_lora(stepper, setup, complete=complete)
-        yield self._tell(saved)
-        yield self._tell(self._save_state(stepper, complete=complete))
-        self._result = TrainResult(
-            lora=LoRAFile.load(saved.path),
-            path=saved.path,
+        written = Written() if complete else Written(when="step", number=stepper.step)
+        yield from self._save_lora(stepper, setup, written)
+        yield from self._save_state(stepper, setup, attrs.evolve(written, state=True))
+        path = written.path(self._trainer.output, self._trainer.name)
+        self._result = self._summary(stepper, setup, path=path, reason=reason, seconds=time.monotonic() - began)
+        if self._result.zero_effect:
+            hint = "was the learning rate 0?" if not any(stepper.rates) else "train longer or with a higher rate"
+            what = "LoRA has no effect: all its" if setup.what == "lora" else "training had no effect: all"
+            still = "zero" if setup.what == "lora" else "the base model's"
+            yield self._tell(Warned(message=f"the {what} weights are still {still} ({hint})"))
+        yield self._tell(Finished(step=stepper.step, reason=reason))
+
+    def _summary(self, stepper: Stepper, setup: Setup, *, path: Path, reason: Reason, seconds: float) -> TrainResult:
+        best = Written(when="best").path(self._trainer.output, self._trainer.name)
+        return TrainResult(
+            lora=setup.saved(path),
+            zero_effect=setup.trained.zero_effect,
+            path=path,
             state=self.state,
             steps=stepper.step,
             reason=reason,
             losses=stepper.losses,
             rates=stepper.rates,
-            seconds=time.monotonic() - began,
+            validations=tuple(stepper.validations),
+            best=best if stepper.validations else None,
+            seconds=seconds,
             samples=tuple(self._samples),
         )
-        if self._result.zero_effect:
-            hint = "was the learning rate 0?" if not any(stepper.rates) else "train longer or with a higher rate"
-            yield self._tell(Warned(message=f"the LoRA has no effect: all its weights are still zero ({hint})"))
-        yield self._tell(Finished(step=stepper.step, reason=reason))
 
     def _load_state(self) -> RunState | None:
         trainer = self._trainer
@@ -174,37 +254,56 @@ class Run:
         return resumed
 
     def _started(self, setup: Setup, stepper: Stepper) -> Started:
-        trainable = sum(p.numel() for p in setup.adapters.parameters())
-        return Started(step=stepper.step, total=self._trainer.steps, items=setup.loader.items, trainable=trainable)
+        trainable = sum(p.numel() for group in setup.trained.groups() for p in group.parameters)
+        return Started(
+            step=stepper.step, total=setup.material.total, items=setup.material.loader.items, trainable=trainable
+        )
 
-    def _save_lora(self, stepper: Stepper, setup: Setup, *, complete: bool) -> Saved:
+    def _save_lora(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
         trainer = self._trainer
-        path = trainer.output / f"{trainer.name}{_suffix(stepper, complete=complete)}.safetensors"
-        if setup.processes.leads:
-            setup.adapters.to_file(metadata.metadata(trainer, setup, stepper)).save(path)
+        path = written.path(trainer.output, trainer.name)
+        if setup.processes.leads or stepper.divided:
+            setup.save(path, metadata(trainer, setup, stepper, began=self._began))
         setup.processes.wait()
-        return Saved(step=stepper.step, path=path, what="lora")
+        yield self._tell(Saved(step=stepper.step, path=path, what="best" if written.when == "best" else setup.what))
+        yield from self._clear(setup, path, trainer.keep_last)
 
-    def _save_state(self, stepper: Stepper, *, complete: bool) -> Saved:
+    def _save_state(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
         trainer = self._trainer
-        folder = trainer.output / f"{trainer.name}{_suffix(stepper, complete=complete)}-state"
-        self._state = stepper.save(folder)
-        return Saved(step=stepper.step, path=folder, what="state")
+        self._state = stepper.save(written.path(trainer.output, trainer.name))
+        yield self._tell(Saved(step=stepper.step, path=self._state, what="state"))
+        yield from self._clear(setup, self._state, trainer.keep_last_states or trainer.keep_last)
+
+    def _clear(self, setup: Setup, written: Path, keep: int | None) -> Generator[Event, None, None]:
+        if keep is not None and setup.processes.leads:
+            for path in clear(written, self._trainer.name, keep=keep):
+                yield self._tell(Removed(path=path))
 
     def _sample(self, setup: Setup, stepper: Stepper) -> Generator[Event, None, None]:
-        if not setup.sampling.jobs or self._cancel.cancelled:
+        if not self._trainer.samples or stepper.stopped:
             return
-        folder, stem = self._trainer.output / "samples", f"{self._trainer.name}-step{stepper.step:08d}"
+        stem = f"{self._trainer.name}-step{stepper.step:08d}"
+        drawn: list[Image | Video] = []
         try:
-            images = setup.draw_samples(cancel=self._cancel, on_step=self._tell_sampling)
+            everyone = setup.processes.share(partial(self._draw, setup, stem, drawn))
         except SamplingCancelledError:
             return
         except MusubiError as error:
             yield self._tell(Warned(message=f"no samples at step {stepper.step}: {error}"))
             return
-        paths = tuple(image.save(folder / f"{stem}-{i:02d}{image.suffix}") for i, image in enumerate(images))
+        except torch.OutOfMemoryError:
+            hint = "ask for fewer frames or a smaller size, or draw them later with a Pipeline"
+            yield self._tell(Warned(message=f"no samples at step {stepper.step}: out of device memory ({hint})"))
+            return
+        paths = tuple(sorted(path for own in everyone for path in own))
         self._samples += paths
-        yield self._tell(Sampled(step=stepper.step, images=images, paths=paths))
+        yield self._tell(Sampled(step=stepper.step, images=tuple(drawn), paths=paths))
+
+    def _draw(self, setup: Setup, stem: str, drawn: list[Image | Video]) -> list[Path]:
+        """Draw and write this process's part of the samples, which are dealt out one by one."""
+        drawn += setup.draw_samples(cancel=self._cancel, on_step=self._tell_sampling)
+        folder, places = self._trainer.output / "samples", itertools.count(setup.processes.rank, setup.processes.count)
+        return [image.save(folder / f"{stem}-{i:02d}{image.suffix}") for i, image in zip(places, drawn, strict=False)]
 
     def _tell_sampling(self, done: int, total: int) -> None:
         self._tell(Progress(task="sampling", done=done, total=total))
@@ -213,12 +312,15 @@ class Run:
         """Keep what would be lost when the run ends early, and tell so; never hide the error that ended it."""
         if self._result is not None:
             return
-        reason: Reason = "cancelled" if kind is GeneratorExit else "failed"
+        left = kind is GeneratorExit and not self._block_failed
+        reason: Reason = "cancelled" if left else "failed"
         try:
-            if stepper.whole and stepper.step != stepper.saved_step:
-                saved = self._save_state(stepper, complete=False)
-                logger.warning("the run ended at step %d; its state is in %s", stepper.step, saved.path)
-                self._tell(saved)
+            if stepper.whole and stepper.step != stepper.saved_step and not stepper.divided:
+                written = Written(when="step", number=stepper.step, state=True)
+                folder = written.path(self._trainer.output, self._trainer.name)
+                self._state = stepper.save(folder, together=False)
+                logger.warning("the run ended at step %d; its state is in %s", stepper.step, folder)
+                self._tell(Saved(step=stepper.step, path=folder, what="state"))
             self._tell(Finished(step=stepper.step, reason=reason))
         except Exception:
             logger.exception("could not put the interrupted run away at step %d", stepper.step)
@@ -229,10 +331,17 @@ class Run:
         return event
 
 
-def _due(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0
+@attrs.frozen
+class _Done:
+    """What a step has completed: itself, and the epochs (counted from 1) whose last batch it has seen."""
 
+    step: int
+    epochs: range
 
-def _suffix(stepper: Stepper, *, complete: bool) -> str:
-    """Return what stands between a run's name and its files' endings: the bare name is that of a complete run."""
-    return "" if complete else f"-step{stepper.step:08d}"
+    def written(self, every: int | None, every_epochs: int | None) -> Iterator[Written]:
+        """Yield what is to be written: for the newest completed epoch, and for the step."""
+        epoch = due_epoch(every_epochs, self.epochs)
+        if epoch is not None:
+            yield Written(when="epoch", number=epoch)
+        if every is not None and self.step % every == 0:
+            yield Written(when="step", number=self.step)

@@ -18,6 +18,7 @@ from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image, Video
 from musubi.inference.prompts import Prompts, encode_prompts
 from musubi.inference.request import Job, Request
+from musubi.training.processes import Processes
 from musubi.training.trainer import Trainer
 
 
@@ -30,9 +31,10 @@ class Sampling:
     prompts: Prompts
 
     @classmethod
-    def prepare(cls, trainer: Trainer[Architecture], *, device: torch.device, dtype: torch.dtype) -> Sampling:
-        """Encode all prompts, with the text encoders freed again before the denoiser is loaded."""
-        jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in trainer.samples)
+    def prepare(cls, trainer: Trainer[Architecture], processes: Processes, *, dtype: torch.dtype) -> Sampling:
+        """Encode this process's share of the prompts, with the text encoders freed before the denoiser is loaded."""
+        device, asked = processes.device, trainer.samples[processes.rank :: processes.count]
+        jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in asked)
         texts = [text for job in jobs for text in job.texts]
         return cls(
             model=trainer.model,
@@ -54,6 +56,8 @@ class Sampling:
         Raises:
             SamplingCancelledError: ``cancel`` was set.
         """
+        if not self.jobs:
+            return ()
         latents: list[Tensor] = []
         for job in self.jobs:
             drawn = draw_job(

@@ -18,12 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from musubi.cache.loader import Position
 from musubi.core import atomic
 from musubi.core.errors import ConfigError, Issue, shown
+from musubi.core.events import Band, Validated
+from musubi.training.files import parsed
 
-FORMAT = 1
-_PROGRESS, _ADAPTER, _OPTIMIZER, _HISTORY = "run.json", "adapter.safetensors", "optimizer.pt", "history.safetensors"
+FORMAT = 2
+_PROGRESS, _OPTIMIZER, _HISTORY = "run.json", "optimizer.pt", "history.safetensors"
+_TRAINED, _AVERAGES = "trained.safetensors", "averages.safetensors"
 
 _UNFINISHED, _REPLACED = ".tmp", ".old"
 
@@ -46,19 +48,23 @@ _DAMAGED = (
 class RunState:
     """All that a run needs in order to go on as if it had never stopped.
 
-    ``settings`` are the trainer's values that must not change across a resume, ``data`` the cache's content hash,
-    ``generators`` the states of the random generators, ``losses`` and ``rates`` one number for each step taken.
+    ``taken`` counts the micro-batches of all processes, which says where the data and the random numbers go on.
+    ``attempt`` is how often the run was rolled back, ``settings`` the trainer's values that must not change across a
+    resume, ``data`` the cache's content hash, ``trained`` the parameters, ``averages`` their running averages (empty
+    without), ``losses`` and ``rates`` one number for each step taken.
     """
 
     step: int
-    position: Position
+    taken: int
+    attempt: int = 0
     settings: Mapping[str, Any]
     data: str
-    adapter: Mapping[str, Tensor]
+    trained: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    generators: Mapping[str, Tensor]
+    averages: Mapping[str, Tensor] = attrs.field(factory=dict)
     losses: tuple[float, ...]
     rates: tuple[float, ...]
+    validations: tuple[Validated, ...] = ()
 
     def save(self, folder: Path) -> Path:
         """Write the state beside ``folder``, then put it in place in one step."""
@@ -73,18 +79,20 @@ class RunState:
         return folder
 
     def _write(self, folder: Path) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in self.adapter.items()}, folder / _ADAPTER)
+        save_file(_contiguous(self.trained), folder / _TRAINED)
+        if self.averages:
+            save_file(_contiguous(self.averages), folder / _AVERAGES)
         torch.save(dict(self.optimizer), folder / _OPTIMIZER)
-        history = {f"generator.{name}": value for name, value in self.generators.items()}
-        history["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        history["rates"] = torch.tensor(self.rates, dtype=torch.float64)
-        save_file(history, folder / _HISTORY)
+        history = {"losses": self.losses, "rates": self.rates}
+        save_file({n: torch.tensor(v, dtype=torch.float64) for n, v in history.items()}, folder / _HISTORY)
         progress = {
             "format": FORMAT,
             "step": self.step,
-            "position": attrs.asdict(self.position),
+            "taken": self.taken,
+            "attempt": self.attempt,
             "settings": self.settings,
             "data": self.data,
+            "validations": [attrs.asdict(validated) for validated in self.validations],
             "saved_at": time.time(),
         }
         (folder / _PROGRESS).write_text(json.dumps(progress, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -103,21 +111,21 @@ class RunState:
         """
         try:
             progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
-            history = load_file(folder / _HISTORY)
-            adapter = load_file(folder / _ADAPTER)
-            optimizer = torch.load(folder / _OPTIMIZER, weights_only=True, map_location="cpu")
             if progress.get("format") != FORMAT:
                 raise ConfigError("cannot resume", [Issue(shown(folder), "was written by another version", _HINT)])
+            history = load_file(folder / _HISTORY)
             return cls(
                 step=progress["step"],
-                position=Position(**progress["position"]),
+                taken=progress["taken"],
+                attempt=progress["attempt"],
                 settings=progress["settings"],
                 data=progress["data"],
-                adapter=adapter,
-                optimizer=optimizer,
-                generators={n.removeprefix("generator."): t for n, t in history.items() if n.startswith("generator.")},
+                trained=load_file(folder / _TRAINED),
+                optimizer=torch.load(folder / _OPTIMIZER, weights_only=True, map_location="cpu"),
+                averages=load_file(folder / _AVERAGES) if (folder / _AVERAGES).exists() else {},
                 losses=tuple(history["losses"].tolist()),
                 rates=tuple(history["rates"].tolist()),
+                validations=tuple(_validated(values) for values in progress["validations"]),
             )
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError("cannot resume", [Issue(shown(folder), "holds no complete state", _HINT)]) from error
@@ -158,8 +166,9 @@ def tidy(output: Path, name: str) -> None:
 
 def _folders(output: Path, name: str, *, before: str = "", after: str = "") -> list[Path]:
     """Return the state folders of exactly this name in ``output``, with patterns around theirs."""
-    pattern = re.compile(before + re.escape(name) + r"(-step\d{8,})?-state" + after)
-    return [folder for folder in output.iterdir() if pattern.fullmatch(folder.name)] if output.is_dir() else []
+    pattern = re.compile(before + "(.+-state)" + after)
+    entries = output.iterdir() if output.is_dir() else ()
+    return [path for path in entries if (found := pattern.fullmatch(path.name)) and parsed(found[1], name) is not None]
 
 
 def _saved_at(folder: Path) -> float | None:
@@ -178,6 +187,15 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     temporary.rename(folder)
     atomic.sync_folder(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _validated(values: Mapping[str, Any]) -> Validated:
+    bands = tuple(Band(**band) for band in values["bands"])
+    return Validated(step=values["step"], loss=values["loss"], bands=bands, best=values["best"])
 
 
 def _first_line(error: Exception) -> str:

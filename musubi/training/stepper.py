@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import attrs
+from torch import Tensor
 
 from musubi.architecture import Architecture
-from musubi.batch import Batch
 from musubi.cache.loader import Position
+from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError, Issue, RunError
-from musubi.core.events import StepEnded
-from musubi.training.objective import Measured
+from musubi.core.events import RolledBack, StepEnded, Validated, WeightNorms
+from musubi.optim.rates import effective_rates
+from musubi.training.accumulation import Accumulation, Seen, not_finite
 from musubi.training.setup import Setup
+from musubi.training.sharding import divided, divided_moments, limit_gradients
 from musubi.training.state import RunState
 from musubi.training.trainer import Trainer
 
-_NOT_FINITE = "look at these items in the cache (cache.verify()); a lower learning rate or float32 may help"
-_MEMORY = "smaller resolution or batch for this bucket, GradientCheckpointing(), FP8Scaled() or more BlockSwap"
+_PATIENCE = 10
+"""Steps in a row that may be skipped, and times that a run may be rolled back without getting further."""
 
 
 class Stepper:
@@ -36,17 +40,33 @@ class Stepper:
         *,
         settings: Mapping[str, Any],
         resumed: RunState | None,
+        cancel: CancelToken,
     ) -> None:
-        self._setup, self._trainer, self._settings = setup, trainer, settings
-        self.step, self.position = 0, Position(epoch=0, index=0)
+        self._setup, self._trainer, self._settings, self._cancel = setup, trainer, settings, cancel
+        self._parameters = [p for group in setup.trained.groups() for p in group.parameters]
+        self.step, self.taken = 0, 0
+        self._agreed = False
         self._losses: list[float] = []
         self._rates: list[float] = []
+        self.validations: list[Validated] = []
         self.whole = True
         if resumed is not None:
             self._restore(resumed)
         self.saved_step = self.step
-        self._random_before = setup.random.state()
-        self._batches = setup.loader.batches(self.position)
+        self._trouble, self._furthest = 0, self.step
+        self._safe: RunState | None = None
+        self.remember()
+        self._batches = Accumulation(setup, trainer, taken=self.taken)
+
+    @property
+    def position(self) -> Position:
+        """Where the next batch is."""
+        return self._setup.material.loader.position(self.taken)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop was asked for; several processes agree on it with a step, so that all take equally many."""
+        return self._agreed or (self._setup.processes.count == 1 and self._cancel.cancelled)
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -58,56 +78,81 @@ class Stepper:
         """The learning rate of every step so far."""
         return tuple(self._rates)
 
-    def advance(self) -> StepEnded:
-        """Take one optimiser step.
+    def advance(self) -> StepEnded | RolledBack:
+        """Take one optimiser step, or go back where one failed and the trainer says so.
 
         Raises:
             RunError: The loss or the gradient is not finite, or the device has no memory left.
         """
-        seen: list[tuple[Batch, Measured]] = []
-        try:
-            return self._advance(seen)
-        except torch.OutOfMemoryError as error:
-            raise self._error("out of device memory", seen, _MEMORY) from error
-
-    def _advance(self, seen: list[tuple[Batch, Measured]]) -> StepEnded:
-        setup, epoch, position = self._setup, self.position.epoch, self.position
-        self._random_before = setup.random.state()
-        rate = self._set_rate()
-        with setup.random.swapped_in():
-            for _ in range(self._trainer.accumulate):
-                position, batch = next(self._batches)
-                seen.append((batch, self._backward(batch)))
-        norm = self._update(seen)
-        self.step, self.position = self.step + 1, position
-        self._losses.append(_mean_loss(seen))
-        self._rates.append(rate)
-        self.whole = True
-        self._random_before = setup.random.state()
-        return self._ended(seen, epoch, rate, norm)
+        epoch = self.position.epoch
+        self._set_rates()
+        self.whole = not self._trainer.optimizer.fused_backward
+        seen, failure = self._add_up()
+        loss, norm = self._reduce(seen, failure)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if not finite and self._trainer.on_nonfinite == "roll_back":
+            return self._roll_back(seen)
+        if not finite:
+            self._tolerate(seen)
+        norms = self._update() if finite else None
+        self._setup.optimizer.zero_grad(set_to_none=True)
+        rates = effective_rates(self._setup.optimizer)
+        self._count(loss, rates, finite=finite)
+        return self._ended(seen, epoch, norm, rates, norms, skipped=not finite)
 
     def state(self) -> RunState:
-        """Return the state after the last whole step."""
+        """Return the state after the last whole step; of a divided model, all processes ask for it at once."""
         setup = self._setup
+        trained, optimizer, averages = self._kept()
         return RunState(
             step=self.step,
-            position=self.position,
+            taken=self.taken,
+            attempt=setup.random.attempt,
             settings=self._settings,
-            data=setup.loader.content,
-            adapter={name: tensor.detach().cpu().clone() for name, tensor in setup.adapters.state_dict().items()},
-            optimizer=setup.optimizer.state_dict(),
-            generators=self._random_before,
+            data=setup.material.content,
+            trained=trained,
+            optimizer=optimizer,
+            averages=averages,
             losses=self.losses,
             rates=self.rates,
+            validations=tuple(self.validations),
         )
 
-    def save(self, folder: Path) -> Path:
-        """Let the main process write the state after the last whole step; all wait until it is there."""
-        if self._setup.processes.leads:
-            self.state().save(folder)
-        self._setup.processes.wait()
+    def save(self, folder: Path, *, together: bool = True) -> Path:
+        """Let the main process write the state after the last whole step.
+
+        All processes wait until it is there, unless they are not ``together`` because one of them failed.
+        """
+        leads = self._setup.processes.leads
+        if leads or self.divided:
+            state = self.state()
+            if leads:
+                state.save(folder)
+        if together:
+            self._setup.processes.wait()
         self.saved_step = self.step
+        self.remember()
         return folder
+
+    @property
+    def divided(self) -> bool:
+        """Whether no process has the whole state, so that only all together can save it."""
+        return self._setup.sharding is not None
+
+    def _kept(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any], Mapping[str, Tensor]]:
+        """Return weights, what the optimiser knows, and averages; the weights as copies on the host."""
+        setup = self._setup
+        trained, optimizer = setup.trained.state_dict(), setup.optimizer.state_dict()
+        averages = setup.averages.state_dict() if setup.averages is not None else {}
+        if setup.sharding is not None:
+            return setup.sharding.gathered((trained, optimizer, averages))
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in trained.items()}, optimizer, averages
+
+    def remember(self) -> None:
+        """Keep the present state in memory to go back to, if the trainer wants that."""
+        if self._trainer.on_nonfinite == "roll_back":
+            state = self.state()
+            self._safe = attrs.evolve(state, optimizer=copy.deepcopy(state.optimizer))
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -115,77 +160,115 @@ class Stepper:
 
     def _restore(self, resumed: RunState) -> None:
         setup = self._setup
+        here = setup.trained.state_dict()
         try:
-            setup.adapters.load_state_dict(dict(resumed.adapter))
-            setup.optimizer.load_state_dict(dict(resumed.optimizer))
-            setup.random.restore(resumed.generators)
+            setup.trained.load_state_dict(divided(resumed.trained, here))
+            setup.optimizer.load_state_dict(divided_moments(copy.deepcopy(dict(resumed.optimizer)), setup.optimizer))
+            if setup.averages is not None:
+                setup.averages.load_state_dict(divided(resumed.averages, here))
         except (RuntimeError, ValueError, KeyError) as error:
             message = f"does not fit this network: {(str(error).splitlines() or [''])[0]}"
             raise ConfigError("cannot resume", [Issue("state", message)]) from error
-        self.step, self.position = resumed.step, resumed.position
+        self.step, self.taken = resumed.step, resumed.taken
+        setup.random.attempt = resumed.attempt
         self._losses, self._rates = list(resumed.losses), list(resumed.rates)
+        self.validations = list(resumed.validations)
 
-    def _set_rate(self) -> float:
-        factor = self._trainer.schedule.factor(self.step, self._trainer.steps)
+    def _set_rates(self) -> None:
+        if self._trainer.optimizer.own_schedule:
+            return
+        factor = self._trainer.schedule.factor(self.step, self._setup.material.total)
         for group, base in zip(self._setup.optimizer.param_groups, self._setup.base_rates, strict=True):
             group["lr"] = base * factor
-        return self._setup.base_rates[0] * factor
 
-    def _backward(self, batch: Batch) -> Measured:
-        setup = self._setup
+    def _add_up(self) -> tuple[Sequence[Seen], Exception | None]:
+        """Add up the gradients of the step's batches; return what failed where other processes must hear of it."""
         try:
-            measured = setup.objective.measure(
-                setup.model, batch.to(str(setup.processes.device)), generator=setup.random.noise
-            )
-            if not torch.isfinite(measured.loss):
-                raise self._error("the loss is not finite", [(batch, measured)], _NOT_FINITE)
-            (measured.loss / self._trainer.accumulate).backward()
-        except torch.OutOfMemoryError as error:
-            message = "out of device memory"
-            raise RunError(message, step=self.step + 1, items=batch.items, bucket=batch.bucket, hint=_MEMORY) from error
-        except RuntimeError as error:  # torch's own, about shapes, types and devices
-            message = f"the model could not compute this batch: {(str(error).splitlines() or [''])[0]}"
-            hint = "if it is about shapes, the cache was built with other encoders: build it with this trainer's model"
-            raise RunError(message, step=self.step + 1, items=batch.items, bucket=batch.bucket, hint=hint) from error
-        return measured
+            return self._batches.add_up(step=self.step + 1, taken=self.taken), None
+        except Exception as error:
+            if self._setup.processes.count == 1 or self.divided:  # a divided model's batches are computed together
+                raise
+            return (), error
 
-    def _update(self, seen: list[tuple[Batch, Measured]]) -> float:
+    def _reduce(self, seen: Sequence[Seen], failure: Exception | None) -> tuple[float, float]:
+        """Average gradients, loss and the wish to stop over the processes; return the loss and the gradient's norm.
+
+        A process on which a batch failed takes part all the same, so that all end instead of waiting for it.
+        """
+        loss = sum(one.loss for one in seen) / max(1, len(seen))
+        told = [loss, float(self._cancel.cancelled), float(failure is not None)]
+        processes = self._setup.processes
+        if self.divided:  # then its gradients are averaged and divided already
+            loss, stop, failed = processes.mean(told)
+        else:
+            loss, stop, failed = processes.average_gradients(self._parameters, told)
+        if failed > 0:
+            raise failure or RunError("another process failed", step=self.step + 1, hint="its own error says why")
+        self._agreed = stop > 0
+        if self._setup.fused is not None:
+            return loss, self._setup.fused.take_norm()
+        return loss, limit_gradients(self._parameters, self._trainer.max_grad_norm)
+
+    def _update(self) -> WeightNorms | None:
         setup = self._setup
-        parameters = list(setup.adapters.parameters())
-        setup.processes.average([p.grad for p in parameters if p.grad is not None])
-        limit = self._trainer.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf))
-        if not math.isfinite(norm):
-            raise self._error("the gradient is not finite", seen, _NOT_FINITE)
         self.whole = False
-        setup.optimizer.step()
-        setup.optimizer.zero_grad(set_to_none=True)
-        return norm
+        if not self._trainer.optimizer.fused_backward:
+            with setup.random.update(self.step):
+                setup.optimizer.step()
+        norms = setup.trained.limit_norms()
+        if setup.averages is not None:
+            setup.averages.update(self.step + 1)
+        return norms
 
-    def _error(self, message: str, seen: list[tuple[Batch, Measured]], hint: str) -> RunError:
-        return RunError(
-            message,
-            step=self.step + 1,
-            items=[item for batch, _ in seen for item in batch.items],
-            bucket=seen[-1][0].bucket if seen else "",
-            sigma=[float(s) for _, measured in seen for s in measured.sigma],
-            hint=hint,
-        )
+    def _count(self, loss: float, rates: Mapping[str, float], *, finite: bool) -> None:
+        self.step += 1
+        self.taken += self._trainer.accumulate * self._setup.processes.count
+        self._losses.append(loss)
+        self._rates.append(next(iter(rates.values())))
+        self.whole = True
+        if self.step > self._furthest and finite:
+            self._trouble, self._furthest = 0, self.step
 
-    def _ended(self, seen: list[tuple[Batch, Measured]], epoch: int, rate: float, norm: float) -> StepEnded:
+    def _tolerate(self, seen: Sequence[Seen]) -> None:
+        """Let a step go without an update if the trainer says so; raise if it does not, or too often."""
+        self._trouble += 1
+        if self._trainer.on_nonfinite == "raise" or self._trouble > _PATIENCE:
+            raise not_finite(self.step + 1, seen)
+
+    def _roll_back(self, seen: Sequence[Seen]) -> RolledBack:
+        """Return to the last state kept, from which the run goes on with other noise."""
+        self._trouble += 1
+        self._setup.optimizer.zero_grad(set_to_none=True)
+        if self._safe is None or self._trouble > _PATIENCE:
+            raise not_finite(self.step + 1, seen)
+        failed, attempt = self.step + 1, self._setup.random.attempt + 1
+        self._restore(self._safe)
+        self._setup.random.attempt = attempt
+        self.whole = True
+        self._batches.go_to(self.taken)
+        return RolledBack(step=failed, to=self.step)
+
+    def _ended(
+        self,
+        seen: Sequence[Seen],
+        epoch: int,
+        norm: float,
+        rates: Mapping[str, float],
+        norms: WeightNorms | None,
+        *,
+        skipped: bool,
+    ) -> StepEnded:
         return StepEnded(
             step=self.step,
-            total=self._trainer.steps,
+            total=self._setup.material.total,
             epoch=epoch,
             loss=self._losses[-1],
-            lr=rate,
+            lr=self._rates[-1],
             grad_norm=norm,
-            sigma=tuple(float(s) for _, measured in seen for s in measured.sigma),
-            items=tuple(item for batch, _ in seen for item in batch.items),
-            bucket=seen[-1][0].bucket,
+            sigma=tuple(level for one in seen for level in one.sigma),
+            items=tuple(item for one in seen for item in one.batch.items),
+            bucket=seen[-1].batch.bucket,
+            rates=rates,
+            norms=norms,
+            skipped=skipped,
         )
-
-
-def _mean_loss(seen: list[tuple[Batch, Measured]]) -> float:
-    """Return the mean over micro-batches: what the gradients followed."""
-    return sum(float(measured.loss.detach()) for _, measured in seen) / len(seen)

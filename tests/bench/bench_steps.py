@@ -21,6 +21,8 @@ import torch
 from musubi import AdamW, LoRA, WanCache, WanDataset, WanTrainer
 from musubi.quickstart.base_model import demo_model
 from musubi.quickstart.dataset import write_dataset
+from musubi.training.material import Material
+from musubi.training.processes import Processes
 from musubi.training.setup import Setup
 
 
@@ -34,30 +36,34 @@ def prepare(folder: Path, steps: int) -> WanTrainer:
     )
 
 
-def bare(trainer: WanTrainer) -> float:
+def bare(trainer: WanTrainer, steps: int) -> float:
     """Return the CPU seconds of a loop that does nothing but forward, backward and the update."""
+    processes = Processes(trainer.device)
+    material = Material.open(trainer, processes)
     with ExitStack() as stack:
-        setup = Setup.open(trainer, stack)
-        batches = setup.loader.batches()
+        setup = Setup.open(trainer, processes, material, stack)
+        batches = material.loader.batches()
         batch = next(batches)[1]
         batches.close()
 
+        noise = torch.Generator().manual_seed(0)
+
         def loop() -> None:
-            for _ in range(trainer.steps):
-                setup.objective.measure(setup.model, batch, generator=setup.random.noise).loss.backward()
+            for _ in range(steps):
+                setup.objective.measure(setup.model, batch, generator=noise).loss.backward()
                 setup.optimizer.step()
                 setup.optimizer.zero_grad()
 
         return seconds(loop)
 
 
-def whole(trainer: WanTrainer) -> float:
+def whole(trainer: WanTrainer, steps: int) -> float:
     """Return the CPU seconds of a run's steps, without opening and closing it."""
     events = iter(trainer.start())
     next(events)
 
     def loop() -> None:
-        for _ in range(trainer.steps):
+        for _ in range(steps):
             next(events)
 
     return seconds(loop)
@@ -79,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         trainer = prepare(Path(folder), options.steps)
-        pairs = [(whole(trainer), bare(trainer)) for _ in range(3)]
+        pairs = [(whole(trainer, options.steps), bare(trainer, options.steps)) for _ in range(3)]
     ratios = sorted(run / loop for run, loop in pairs)
     found = {
         "ratio": ratios[1],

@@ -77,21 +77,16 @@ def test_positions_name_the_next_batch_and_move_on_to_the_next_epoch(folder: Pat
     assert positions == [*(Position(0, n) for n in range(1, 7)), Position(1, 0), Position(1, 1)]
 
 
+@given(world=st.integers(1, 9), start=st.integers(0, 15))
 @settings(deadline=None, max_examples=20)
-@given(world=st.integers(1, 7), epoch=st.integers(0, 3))
-def test_ranks_have_equally_many_batches_and_share_none(folder: Path, world: int, epoch: int) -> None:
-    loaders = [Loader(folder, seed=5, rank=rank, world=world) for rank in range(world)]
-    whole = Loader(folder, seed=5).epoch(epoch)
+def test_ranks_together_take_what_one_process_takes(folder: Path, world: int, start: int) -> None:
+    one = Loader(folder, seed=5)
+    expected = [batch.items for _, batch in _drawn(one, one.position(start), 2 * world)]
 
-    dealt = [loader.epoch(epoch) for loader in loaders]
+    dealt = [_drawn(Loader(folder, seed=5, rank=rank, world=world), one.position(start), 2) for rank in range(world)]
 
-    assert {len(batches) for batches in dealt} == {len(loader) for loader in loaders} == {7 // world}
-    assert sum((Counter(batches) for batches in dealt), Counter()) <= Counter(whole)
-
-
-def test_more_ranks_than_batches_are_refused(folder: Path) -> None:
-    with pytest.raises(CacheError, match="7 batches for 8 processes"):
-        Loader(folder, world=8)
+    assert [dealt[i % world][i // world][1].items for i in range(2 * world)] == expected
+    assert all([after for after, _ in own] == [one.position(start + world * n) for n in (1, 2)] for own in dealt)
 
 
 def test_a_batch_has_the_tensors_of_all_stages_of_its_items(folder: Path) -> None:

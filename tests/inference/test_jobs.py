@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from musubi.inference.decoding import decode, load_decoder
@@ -9,7 +10,7 @@ from musubi.inference.media import Image
 from musubi.inference.pipeline import Pipeline
 from musubi.inference.prompts import encode_prompts
 from musubi.inference.request import Request
-from musubi.noise.samplers import UniPC
+from musubi.noise.samplers import Sampler, UniPC
 from musubi.testing.toy import Toy
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -26,3 +27,14 @@ def test_a_job_on_a_loaded_model_gives_what_the_pipeline_gives_for_the_request()
     assert latents.shape == (1, *toy.geometry.latent_shape(job.size, job.frames))
     picture = Image(decode(toy, load_decoder(toy, device=CPU), latents)[0, 0])
     assert picture == Pipeline(model=toy, device="cpu").with_sampler(sampler).draw(request)
+
+
+@pytest.mark.parametrize("sampler", [None, UniPC(shift=2.0)])
+def test_a_requests_shift_takes_the_place_of_the_samplers(sampler: Sampler | None) -> None:
+    pipeline = Pipeline(model=Toy(), device="cpu", sampler=sampler)
+    shifted = pipeline.with_sampler((sampler or Toy().sampler).replace(shift=5.0))
+
+    asked = pipeline.draw(Request("a red fox", shift=5.0))
+
+    assert asked == shifted.draw(Request("a red fox"))
+    assert asked != pipeline.draw(Request("a red fox"))

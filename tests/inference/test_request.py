@@ -20,6 +20,7 @@ requests = st.builds(
     frames=st.none() | st.integers(1, 99),
     steps=st.none() | st.integers(1, 99),
     guidance=st.none() | st.floats(0, 20) | st.builds(ClassifierFree, scale=st.floats(0, 20)),
+    shift=st.none() | st.floats(0.5, 20),
     fps=st.none() | st.floats(1, 60),
     seed=st.none() | st.integers(0, 2**31),
     fit=st.sampled_from(["exact", "nearest"]),
@@ -68,8 +69,8 @@ def test_a_legal_size_is_its_own_nearest_and_stills_have_one_frame() -> None:
 
 def test_bad_numbers_are_refused_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        Request("a fox", frames=0, steps=-1, fps=0)
-    assert [issue.path for issue in caught.value.issues] == ["frames", "steps", "fps"]
+        Request("a fox", frames=0, steps=-1, shift=0, fps=0)
+    assert [issue.path for issue in caught.value.issues] == ["frames", "steps", "shift", "fps"]
 
     with pytest.raises(ConfigError) as caught:
         Request("a fox", guidance=-1.0, size=(0, 16))
@@ -96,3 +97,11 @@ def test_a_jobs_metadata_tells_how_to_repeat_it() -> None:
         "size": "64x64",
         "guidance": "3.5",
     }
+
+
+def test_a_shift_that_was_asked_for_is_told() -> None:
+    job = Request("a fox", shift=3.5).job(TOY)
+
+    assert job.shift == 3.5
+    assert job.metadata["shift"] == "3.5"
+    assert "shift" not in Request("a fox").job(TOY).metadata

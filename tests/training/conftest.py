@@ -22,8 +22,8 @@ def write_pictures(folder: Path, count: int = 7) -> Path:
     return folder
 
 
-def build_cache(folder: Path) -> Cache[Toy]:
-    data = Dataset.from_folder(write_pictures(folder / "pictures"), resolution=48).with_geometry(Toy().geometry)
+def build_cache(folder: Path, count: int = 7) -> Cache[Toy]:
+    data = Dataset.from_folder(write_pictures(folder / "pictures", count), resolution=48).with_geometry(Toy().geometry)
     return Cache(folder / "cache", model=Toy()).build(data.with_batch_size(2), progress=False)
 
 

@@ -15,11 +15,12 @@ def test_without_a_launcher_there_is_one_process_that_leads() -> None:
 
 
 def test_alone_an_average_changes_nothing() -> None:
-    gradient = torch.tensor([1.0, 2.0])
+    parameter, idle = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.tensor([1.0, 2.0])
 
-    Processes("cpu").average([gradient])
+    numbers = Processes("cpu").average_gradients([parameter, idle], [0.5, 1.0])
 
-    assert gradient.tolist() == [1.0, 2.0]
+    assert (parameter.grad.tolist(), idle.grad, numbers) == ([1.0, 2.0], None, [0.5, 1.0])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")

@@ -33,7 +33,7 @@ from musubi import (
     Uniform,
     Warned,
 )
-from musubi.testing.toy import Toy
+from musubi.testing.toy import Toy, ToyConditions, ToyDenoiser
 from musubi.training import state
 from musubi.training.run import Run
 from musubi.training.state import RunState
@@ -49,7 +49,7 @@ def states_equal(one: RunState, other: RunState) -> bool:
             return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
         return a == b
 
-    names = ("step", "position", "settings", "data", "adapter", "optimizer", "generators", "losses", "rates")
+    names = ("step", "taken", "settings", "data", "trained", "optimizer", "averages", "losses", "rates")
     return all(same(getattr(one, name), getattr(other, name)) for name in names)
 
 
@@ -82,9 +82,9 @@ def test_a_run_stopped_anywhere_and_resumed_equals_an_undisturbed_one_bit_for_bi
 
 def test_resuming_is_the_same_from_the_middle_of_an_epoch(trainer: Trainer[Toy], tmp_path: Path) -> None:
     run = run_until(trainer, 3)
-    position = RunState.load(run.state).position
+    taken = RunState.load(run.state).taken
 
-    assert position.index > 0  # four batches an epoch, two a step: three steps end in the middle of the second epoch
+    assert taken == 6  # four batches an epoch, two a step: three steps end in the middle of the second epoch
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_another_seed_are_not(trainer: Trainer[Toy], tmp_path: Path) -> None:
@@ -148,6 +148,20 @@ def test_an_error_in_the_callers_block_loses_no_step(trainer: Trainer[Toy]) -> N
         use_and_fail()
 
     assert RunState.load(run.state).step == 4
+
+
+def test_a_run_that_is_left_is_cancelled_and_one_whose_block_fails_has_failed(trainer: Trainer[Toy]) -> None:
+    heard: list[Event] = []
+    with trainer.start(on=[heard.append]) as run:
+        for event in run:
+            if isinstance(event, StepEnded):
+                break
+    assert heard[-1] == Finished(step=1, reason="cancelled")
+
+    run = trainer.start(on=[heard.append])
+    with pytest.raises(ZeroDivisionError), run:
+        _ = [1 // (not isinstance(event, StepEnded)) for event in run]
+    assert heard[-1] == Finished(step=1, reason="failed")
 
 
 def test_a_loss_that_is_not_finite_names_step_items_bucket_and_sigma_and_keeps_the_steps_before(
@@ -441,3 +455,31 @@ def test_samples_that_fail_do_not_end_the_training(trainer: Trainer[Toy]) -> Non
         list(run)
 
     assert any("no samples at step 1" in e.message for e in events if isinstance(e, Warned))
+
+
+class Greedy(Toy):
+    """A toy whose network finds no memory left unless gradients are computed, which a picture does not need."""
+
+    def denoiser(self) -> ToyDenoiser:
+        return GreedyDenoiser(self)
+
+
+class GreedyDenoiser(ToyDenoiser):
+    def velocity(
+        self, model: torch.nn.Module, x: torch.Tensor, sigma: torch.Tensor, cond: ToyConditions
+    ) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+        return super().velocity(model, x, sigma, cond)
+
+
+def test_samples_for_which_there_is_no_memory_do_not_end_the_training(trainer: Trainer[Toy], tmp_path: Path) -> None:
+    plain = trainer.run(progress=False)
+    greedy = trainer.replace(model=Greedy(), output=tmp_path / "greedy").with_samples("picture number 1")
+
+    events = list(greedy.start())
+
+    warned = [event.message for event in events if isinstance(event, Warned)]
+    assert [message.partition(":")[0] for message in warned] == ["no samples at step 0", "no samples at step 10"]
+    assert all("out of device memory" in message for message in warned)
+    assert tuple(event.loss for event in events if isinstance(event, StepEnded)) == plain.losses

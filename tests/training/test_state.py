@@ -7,30 +7,31 @@ import pytest
 import torch
 
 from musubi import ConfigError
-from musubi.cache.loader import Position
+from musubi.core.events import Band, Validated
 from musubi.training import state
 from musubi.training.state import RunState
 
 STATE = RunState(
     step=3,
-    position=Position(epoch=1, index=2),
+    taken=6,
     settings={"seed": 1},
     data="abc",
-    adapter={"a": torch.ones(2)},
+    trained={"a": torch.ones(2)},
     optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": []},
-    generators={"noise": torch.Generator().get_state()},
+    averages={"a": torch.zeros(2)},
     losses=(0.1, 0.2, 0.3),
     rates=(1e-3, 1e-3, 1e-3),
+    validations=(Validated(step=2, loss=0.5, bands=(Band(low=0.0, high=1.0, loss=0.5),), best=True),),
 )
 
 
 def test_a_state_survives_its_folder(tmp_path: Path) -> None:
     loaded = RunState.load(STATE.save(tmp_path / "run-state"))
 
-    assert (loaded.step, loaded.position, loaded.settings, loaded.data) == (3, Position(1, 2), {"seed": 1}, "abc")
-    assert (loaded.losses, loaded.rates) == (STATE.losses, STATE.rates)
-    assert torch.equal(loaded.adapter["a"], STATE.adapter["a"])
-    assert torch.equal(loaded.generators["noise"], STATE.generators["noise"])
+    assert (loaded.step, loaded.taken, loaded.settings, loaded.data) == (3, 6, {"seed": 1}, "abc")
+    assert (loaded.losses, loaded.rates, loaded.validations) == (STATE.losses, STATE.rates, STATE.validations)
+    assert torch.equal(loaded.trained["a"], STATE.trained["a"])
+    assert torch.equal(loaded.averages["a"], STATE.averages["a"])
 
 
 def test_a_save_killed_between_its_two_renames_loses_nothing(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_what_another_run_is_saving_in_the_same_folder_is_left_alone(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == theirs
 
 
-@pytest.mark.parametrize("file", ["run.json", "adapter.safetensors", "optimizer.pt", "history.safetensors"])
+@pytest.mark.parametrize("file", ["run.json", "trained.safetensors", "optimizer.pt", "history.safetensors"])
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x80\x02garbage"])
 def test_a_damaged_state_is_refused_by_name(tmp_path: Path, file: str, damage: bytes) -> None:
     folder = STATE.save(tmp_path / "run-state")
