@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -46,9 +45,11 @@ class PeftSettings:
     def alpha_of(self, module: str, rank: int) -> float | None:
         """Return the alpha whose ``alpha / rank`` is the module's strength; None if the entry says nothing.
 
-        A pattern names a module, or the end of its name. Source: ``peft.utils.get_pattern_key``.
+        A pattern names a module, or the end of its name. Source: ``peft.utils.get_pattern_key``, which takes
+        patterns for regular expressions; here they are words, since a file could bring one that never ends.
         """
-        named = (value for pattern, value in self.patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        words = ((pattern.strip("^$").replace("\\.", "."), value) for pattern, value in self.patterns.items())
+        named = (value for word, value in words if module == word or module.endswith(f".{word}"))
         alpha = next(named, self.alpha)
         if alpha is None or not self.rank_stabilised:
             return alpha

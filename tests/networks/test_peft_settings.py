@@ -29,3 +29,11 @@ def test_the_strength_is_that_of_peft_for_every_module() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"lora_alpha": "many", "alpha_pattern": 3}'])
 def test_an_entry_that_says_nothing_changes_nothing(text: str) -> None:
     assert PeftSettings.of({PEFT_METADATA: text}).alpha_of("a", 8) is None
+
+
+def test_patterns_are_words_and_never_run_as_expressions() -> None:
+    settings = PeftSettings.of(_metadata(lora_alpha=4, alpha_pattern={r"^blocks\.0\.q$": 2, "(": 3, "(a+)+$": 5}))
+
+    found = {name: settings.alpha_of(name, 8) for name in ("blocks.0.q", "model.blocks.0.q", "blocks.1.q", "a" * 40)}
+
+    assert found == {"blocks.0.q": 2, "model.blocks.0.q": 2, "blocks.1.q": 4, "a" * 40: 4}
