@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import atexit
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Generic, TypeVar, cast
 
@@ -60,7 +61,8 @@ class Team:
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
-        self._state.wait_for_everyone()
+        with reaching_others():
+            self._state.wait_for_everyone()
 
     def lead(self, work: Callable[[], T]) -> T:
         """Let the first process do something, and return on all what it returned, or raise what it raised."""
@@ -90,13 +92,35 @@ class Team:
         from accelerate.utils import broadcast_object_list
 
         shared = [_portable(outcome)]
-        broadcast_object_list(shared, from_process=0)
+        with reaching_others():
+            broadcast_object_list(shared, from_process=0)
         return shared[0]
 
     def _from_all(self, outcome: _Outcome[T]) -> list[_Outcome[T]]:
         from accelerate.utils import gather_object
 
-        return cast(list[_Outcome[T]], gather_object([_portable(outcome)]))
+        with reaching_others():
+            return cast(list[_Outcome[T]], gather_object([_portable(outcome)]))
+
+
+@contextmanager
+def reaching_others() -> Generator[None]:
+    """Say in words what it means when something that all processes do together breaks off.
+
+    Raises:
+        MusubiError: Another process has ended, or cannot be reached.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch has a kind of its own for some of its backends only
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MusubiError(
+            f"another process has ended or cannot be reached ({reason}); its own output says why"
+        ) from error
 
 
 def _is_connected() -> bool:

@@ -27,7 +27,9 @@ def full_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
         yield Issue("prior.target", "is 'base', but the model as it was before training is gone", hint)
     optimizer, narrow = trainer.optimizer, getattr(trainer.network, "weights", None) == "bfloat16"
     if narrow and not (optimizer.separable or optimizer.rounds_itself):
-        hint = "AdamW, AdamW8bit, Adafactor, Lion and ProdigyPlusScheduleFree round stochastically; or weights='float32'"
+        hint = (
+            "AdamW, AdamW8bit, Adafactor, Lion and ProdigyPlusScheduleFree round stochastically; or weights='float32'"
+        )
         yield Issue("optimizer", f"{optimizer.kind} would lose small updates of bfloat16 weights to rounding", hint)
     if trainer.precision == "float32" and getattr(trainer.network, "weights", None) == "bfloat16":
         hint = 'set precision="bfloat16", or weights="float32"'

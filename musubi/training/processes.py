@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from musubi.core.errors import ConfigError, Issue
 from musubi.memory.device import pick_device, usable_device
-from musubi.team import Team
+from musubi.team import Team, reaching_others
 
 T = TypeVar("T")
 
@@ -77,7 +77,8 @@ class Processes:
         return numbers[len(given) :].tolist()
 
     def _mean(self, tensor: Tensor) -> Tensor:
-        return cast(Tensor, reduce(tensor, "mean"))
+        with reaching_others():
+            return cast(Tensor, reduce(tensor, "mean"))
 
     def _place(self, name: str | None) -> torch.device:
         if self.count == 1:

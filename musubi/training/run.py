@@ -262,11 +262,13 @@ class Run:
     def _save_lora(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
         trainer = self._trainer
         path = written.path(trainer.output, trainer.name)
-        if setup.processes.leads or stepper.divided:
-            setup.save(path, metadata(trainer, setup, stepper, began=self._began))
-        setup.processes.wait()
+        setup.processes.every(partial(self._write_lora, setup, stepper, path))
         yield self._tell(Saved(step=stepper.step, path=path, what="best" if written.when == "best" else setup.what))
         yield from self._clear(setup, path, trainer.keep_last)
+
+    def _write_lora(self, setup: Setup, stepper: Stepper, path: Path) -> None:
+        if setup.processes.leads or stepper.divided:
+            setup.save(path, metadata(self._trainer, setup, stepper, began=self._began))
 
     def _save_state(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
         trainer = self._trainer

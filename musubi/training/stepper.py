@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +124,20 @@ class Stepper:
 
         All processes wait until it is there, unless they are not ``together`` because one of them failed.
         """
+        if together:
+            self._setup.processes.every(partial(self._write, folder))
+        else:
+            self._write(folder)
+        self.saved_step = self.step
+        self.remember()
+        return folder
+
+    def _write(self, folder: Path) -> None:
         leads = self._setup.processes.leads
         if leads or self.divided:
             state = self.state()
             if leads:
                 state.save(folder)
-        if together:
-            self._setup.processes.wait()
-        self.saved_step = self.step
-        self.remember()
-        return folder
 
     @property
     def divided(self) -> bool:

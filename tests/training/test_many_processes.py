@@ -194,7 +194,7 @@ Path(sys.argv[1], f"{processes.rank}.json").write_text(json.dumps(told))
 
 
 FAILING = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 
 from musubi import MusubiError, Trainer
@@ -217,7 +217,13 @@ told = {"step": error_of(trainer)}
 whole = trainer.replace(cache=trainer.cache.replace(path=folder / "whole"))
 told["opening"] = error_of(whole.with_base_lora("nowhere.safetensors") if rank else whole)
 told["resuming"] = error_of(whole.replace(output=folder / f"{rank}"), resume="auto")
+(folder / "full").mkdir(exist_ok=True)
+(folder / "full" / "lora.safetensors").mkdir(exist_ok=True)
+told["saving"] = error_of(whole.replace(output=folder / "full", steps=1))
+if rank == 0:
+    told["left alone"] = error_of(whole.replace(output=folder / "alone"))
 (folder / f"{rank}.json").write_text(json.dumps(told), encoding="utf-8")
+os._exit(0)  # as if killed; gloo, too, may crash at the orderly end of a process whose peers are gone
 """
 
 
@@ -242,3 +248,6 @@ def test_what_fails_on_one_process_ends_all_and_each_says_why(many_trainer: Trai
     assert "nowhere.safetensors" in first["opening"]
     assert first["resuming"] == other["resuming"]
     assert "one at step 2, none" in first["resuming"]
+    assert first["saving"] is not None
+    assert first["saving"] == other["saving"]
+    assert "another process has ended or cannot be reached" in first["left alone"]

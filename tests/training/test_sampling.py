@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from musubi import CancelToken, Request, Trainer
+from musubi.inference.denoising import Ready
+from musubi.inference.engine import SamplingCancelledError
+from musubi.inference.media import Image, Video
+from musubi.testing.toy import Toy
+from musubi.training.processes import Processes
+from musubi.training.sampling import Sampling
+
+CPU = torch.device("cpu")
+
+
+def prepared(trainer: Trainer[Toy]) -> Sampling:
+    return Sampling.prepare(trainer, Processes("cpu"), dtype=torch.float32)
+
+
+def draw(
+    sampling: Sampling, cancel: CancelToken | None = None
+) -> tuple[tuple[Image | Video, ...], list[tuple[int, int]]]:
+    """Return what is drawn with the bare model, and what was told on the way."""
+    denoiser = Toy().denoiser()
+    model = denoiser.load(Toy().experts[0], device=CPU, dtype=torch.float32)
+    told: list[tuple[int, int]] = []
+    drawn = sampling.draw(
+        Ready(denoiser=denoiser, model=model, adapters=()),
+        device=CPU,
+        dtype=torch.float32,
+        cancel=cancel or CancelToken(),
+        on_step=lambda done, total: told.append((done, total)),
+    )
+    return drawn, told
+
+
+def test_what_a_request_leaves_open_is_the_commonest_buckets(trainer: Trainer[Toy]) -> None:
+    asked = trainer.with_samples("one", Request("two", size=(32, 32)), Request("three", frames=5))
+
+    jobs = prepared(asked).jobs
+
+    common = next(iter(trainer.cache.manifest().buckets))
+    size = tuple(map(int, common.split("x")[:2]))
+    assert [(job.size, job.frames) for job in jobs] == [(size, 1), ((32, 32), 1), (size, 5)]
+
+
+def test_steps_are_counted_over_all_of_them(trainer: Trainer[Toy]) -> None:
+    sampling = prepared(trainer.with_samples(Request("one", steps=2), Request("two", steps=3)))
+
+    drawn, told = draw(sampling)
+
+    assert len(drawn) == 2
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_the_same_is_drawn_every_time_from_the_same_weights(trainer: Trainer[Toy]) -> None:
+    sampling = prepared(trainer.with_samples(Request("one", seed=3, size=(32, 32))))
+
+    (one,), (other,) = draw(sampling)[0], draw(sampling)[0]
+
+    assert isinstance(one, Image)
+    assert isinstance(other, Image)
+    assert (one.to_numpy() == other.to_numpy()).all()
+
+
+def test_nothing_asked_for_is_nothing_drawn(trainer: Trainer[Toy]) -> None:
+    assert draw(prepared(trainer)) == ((), [])
+
+
+def test_a_cancelled_drawing_stops_at_once(trainer: Trainer[Toy]) -> None:
+    token = CancelToken()
+    token.cancel()
+
+    with pytest.raises(SamplingCancelledError):
+        draw(prepared(trainer.with_samples("one")), token)
