@@ -307,13 +307,26 @@ class Architecture(Spec, ABC):
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""
 
-    @abstractmethod
     def codec(self) -> Codec:
-        """Return the encoder and decoder; imports torch."""
+        """Return the encoder and decoder; imports torch.
 
-    @abstractmethod
+        Raises:
+            ConfigError: There is none yet, as in an architecture that does not override this.
+        """
+        raise self._not_yet("encode or decode")
+
     def denoiser(self) -> Denoiser[Any]:
-        """Return the denoiser; imports torch."""
+        """Return the denoiser; imports torch.
+
+        Raises:
+            ConfigError: There is none yet, as in an architecture that does not override this.
+        """
+        raise self._not_yet("train or generate with")
+
+    def _not_yet(self, work: str) -> ConfigError:
+        message = f"this version of musubi cannot {work} {self.title} yet"
+        hint = "describing it, scanning data for it and handling its LoRA files work"
+        return ConfigError(type(self).__name__, [Issue("", message, hint)])
 
 
 class Codec(ABC):

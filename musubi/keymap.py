@@ -89,6 +89,31 @@ class KeyMap:
         return [(_pattern(name), rule, i) for rule in self.rules for i, name in enumerate(rule.library)]
 
 
+class OriginalOrder(KeyMap):
+    """A table whose rules stand in the order of the original's modules, and which gathers modules in that order.
+
+    Adapters are drawn one after the other from one seed. Where the library orders modules otherwise, the same seed
+    would give other weights in its order than in the original's.
+    """
+
+    def groups(self, library_modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Gather library modules by original module: by lists of blocks, in these by number, then by rule.
+
+        Modules that no rule covers come last.
+        """
+        found = super().groups(library_modules)
+        return dict(sorted(found.items(), key=lambda item: self._place(item[0])))
+
+    def _place(self, original: str) -> tuple[int, int, int]:
+        """Return where the list of blocks begins among the rules, the block's number, and its rule."""
+        lists = [rule.original.partition("{}")[0] for rule in self.rules]
+        for index, (pattern, _) in enumerate(self._forward):
+            match = pattern.fullmatch(original)
+            if match:
+                return lists.index(lists[index]), int(match[1]) if pattern.groups > 1 else 0, index
+        return len(lists), 0, 0
+
+
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name).replace(r"\{\}", r"([^.]+)") + r"(\..+)?")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musubi.keymap import KeyMap, LibraryName, Rename
+from musubi.keymap import KeyMap, LibraryName, OriginalOrder, Rename
 
 MAP = KeyMap(
     (
@@ -56,3 +56,49 @@ def test_an_incomplete_group_is_left_out() -> None:
 def test_maps_are_values() -> None:
     assert KeyMap([Rename("a", "b")]) == KeyMap((Rename("a", ("b",)),))
     assert hash(MAP) == hash(KeyMap(MAP.rules))
+
+
+ORDERED = OriginalOrder(
+    (
+        Rename("img_in", "x_embedder"),
+        Rename("double.{}.attn", ("blocks.{}.to_q", "blocks.{}.to_k")),
+        Rename("double.{}.mlp", "blocks.{}.ff"),
+        Rename("single.{}.out", "single_blocks.{}.proj"),
+        Rename("head", "proj_out"),
+    )
+)
+
+
+@given(
+    st.permutations(
+        [
+            "x_embedder",
+            "proj_out",
+            "single_blocks.0.proj",
+            "blocks.10.ff",
+            "blocks.10.to_q",
+            "blocks.10.to_k",
+            "blocks.2.ff",
+            "blocks.2.to_q",
+            "blocks.2.to_k",
+            "something.else",
+        ]
+    )
+)
+def test_modules_come_in_the_original_s_order_whatever_the_library_s(names: list[str]) -> None:
+    assert list(ORDERED.groups(names)) == [
+        "img_in",
+        "double.2.attn",
+        "double.2.mlp",
+        "double.10.attn",
+        "double.10.mlp",
+        "single.0.out",
+        "head",
+        "something.else",
+    ]
+
+
+def test_the_order_changes_no_group() -> None:
+    names = ["proj_out", "blocks.0.to_k", "blocks.0.to_q", "x_embedder"]
+
+    assert ORDERED.groups(names) == KeyMap(ORDERED.rules).groups(names)

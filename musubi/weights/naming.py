@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -28,6 +28,11 @@ def strip(name: str, prefixes: Sequence[str]) -> str:
         if name.startswith(prefix):
             return name[len(prefix) :]
     return name
+
+
+def count_after(names: Iterable[str], prefix: str) -> int:
+    """Return how many different path components follow a prefix, e.g. blocks after ``"blocks."``."""
+    return len({name[len(prefix) :].split(".", 1)[0] for name in names if name.startswith(prefix)})
 
 
 def plan_pieces(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musubi.keymap import KeyMap, Rename
-from musubi.weights.naming import Piece, plan_pieces, strip
+from musubi.weights.naming import Piece, count_after, plan_pieces, strip
 
 KEYS = KeyMap((Rename("blocks.{}.qkv", ("blocks.{}.q", "blocks.{}.k", "blocks.{}.v")), Rename("head", "out")))
 PARAMETERS = {
@@ -57,3 +57,10 @@ def test_the_second_name_of_a_tied_parameter_is_redundant() -> None:
 @given(st.text(), st.sampled_from(["model.diffusion_model.", "diffusion_model.", "model.model."]))
 def test_a_known_prefix_is_stripped_once(name: str, prefix: str) -> None:
     assert strip(prefix + name, [prefix]) == name
+
+
+def test_what_follows_a_prefix_is_counted_once() -> None:
+    names = ["blocks.0.attn.weight", "blocks.0.attn.bias", "blocks.10.mlp.weight", "single_blocks.3.x", "head.weight"]
+
+    assert count_after(names, "blocks.") == 2
+    assert count_after(names, "layers.") == 0

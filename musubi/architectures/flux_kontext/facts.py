@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from musubi.architectures.flux_kontext.keys import DIT
 from musubi.core.errors import Issue, WeightsError
-from musubi.weights.naming import PREFIXES, strip
+from musubi.weights.axes import rope_axes
+from musubi.weights.naming import PREFIXES, count_after, strip
 
 if TYPE_CHECKING:
     from musubi.weights.checkpoint import Checkpoint
@@ -21,6 +20,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 AXES = (16, 56, 56)
 """Channels of an attention head that tell index, row and column in every published FLUX.1."""
+
+_AXES_KEY, _CONFIG_CLASS = "flux.axes_dims_rope", r"FluxTransformer2DModel"
 
 _ORIGINAL, _LIBRARY = "double_blocks.0.img_attn.norm.query_norm.scale", "transformer_blocks.0.attn.norm_added_q.weight"
 _OTHERS = (
@@ -67,14 +68,14 @@ class DitFacts:
             facts = cls(
                 dim=dim,
                 head_dim=head_dim,
-                num_double=_count(shapes, "double_blocks."),
-                num_single=_count(shapes, "single_blocks."),
+                num_double=count_after(shapes, "double_blocks."),
+                num_single=count_after(shapes, "single_blocks."),
                 in_channels=in_channels,
                 out_channels=shapes["final_layer.linear.weight"][0],
                 text_dim=shapes["txt_in.weight"][1],
                 pooled_dim=shapes["vector_in.in_layer.weight"][1],
                 guided="guidance_in.in_layer.weight" in shapes,
-                axes=_axes(checkpoint, head_dim),
+                axes=rope_axes(checkpoint, head_dim, key=_AXES_KEY, config_class=_CONFIG_CLASS, published=AXES),
             )
         except KeyError as error:
             raise _refused(checkpoint, f"lacks {error}: its sizes cannot be told", "download it again") from error
@@ -102,29 +103,6 @@ def original_shapes(checkpoint: Checkpoint) -> Shapes:
 def has_library_names(checkpoint: Checkpoint) -> bool:
     """Whether the file is in diffusers' layout."""
     return _LIBRARY in {strip(name, PREFIXES) for name in checkpoint.names()}
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
-
-
-def _axes(checkpoint: Checkpoint, head_dim: int) -> tuple[int, int, int]:
-    """Return the channels of a head by axis: the file's metadata or config decide, else the published ones."""
-    match _told_axes(checkpoint):
-        case [int(index), int(row), int(column)] if index + row + column == head_dim:
-            return index, row, column
-        case _:
-            hint = "write them to the safetensors metadata as flux.axes_dims_rope"
-            raise _refused(checkpoint, f"does not tell how {head_dim} channels of a head are dealt to 3 axes", hint)
-
-
-def _told_axes(checkpoint: Checkpoint) -> object:
-    if "flux.axes_dims_rope" in checkpoint.metadata:
-        with suppress(ValueError):
-            return json.loads(checkpoint.metadata["flux.axes_dims_rope"])
-        return None
-    ours = checkpoint.config.get("_class_name") == "FluxTransformer2DModel"
-    return checkpoint.config.get("axes_dims_rope", AXES) if ours else AXES
 
 
 def _refused(checkpoint: Checkpoint, message: str, hint: str) -> WeightsError:

@@ -6,34 +6,10 @@ feed-forward, too; diffusers has one Linear for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from musubi.keymap import KeyMap, Rename
-
-
-class OriginalOrder(KeyMap):
-    """A table whose rules stand in the order of the original's modules, and which gathers modules in that order.
-
-    Adapters are drawn one after the other from one seed. diffusers keeps both streams' attention together, the original
-    does not, so that in diffusers' order the same seed would give other weights than the reference's.
-    """
-
-    def groups(self, library_modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Gather library modules by original module, block by block, inside a block in the order of the rules."""
-        found = super().groups(library_modules)
-        return dict(sorted(found.items(), key=lambda item: self._place(item[0])))
-
-    def _place(self, original: str) -> tuple[int, int, int]:
-        """Return where the list of blocks begins among the rules, the block's number, and its rule."""
-        heads = [rule.original.partition("{}") for rule in self.rules]
-        for index, (pattern, _) in enumerate(self._forward):
-            match = pattern.fullmatch(original)
-            if match:
-                start = next(i for i, head in enumerate(heads) if head[0] == heads[index][0])
-                return start, int(match[1]) if heads[index][1] else 0, index
-        return len(heads), 0, 0
-
+from musubi.keymap import OriginalOrder, Rename
 
 _EMBEDDERS: Mapping[str, str] = MappingProxyType(
     {"time_in": "timestep_embedder", "vector_in": "text_embedder", "guidance_in": "guidance_embedder"}

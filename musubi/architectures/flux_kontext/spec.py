@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import attrs
 
 from musubi.architecture import (
     Architecture,
-    Codec,
     ComfyNames,
-    Denoiser,
     Generation,
     Geometry,
     Interchange,
@@ -21,7 +19,6 @@ from musubi.architecture import (
     Stage,
 )
 from musubi.architectures.flux_kontext.keys import DIT
-from musubi.core.errors import ConfigError, Issue
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
 
@@ -178,16 +175,3 @@ class FluxKontext(Architecture):
             "t5_tokenizer": WeightsRef(f"{_OFFICIAL}:tokenizer_2"),
             "clip_l_tokenizer": WeightsRef(f"{_OFFICIAL}:tokenizer"),
         }
-
-    def codec(self) -> Codec:
-        """Refuse plainly: encoding is not there yet."""
-        raise self._not_yet("encode or decode")
-
-    def denoiser(self) -> Denoiser[Any]:
-        """Refuse plainly: training and generating are not there yet."""
-        raise self._not_yet("train or generate with")
-
-    def _not_yet(self, work: str) -> ConfigError:
-        message = f"this version of musubi cannot {work} {self.title} yet"
-        hint = "describing it, scanning data for it and handling its LoRA files work"
-        return ConfigError(type(self).__name__, [Issue("", message, hint)])

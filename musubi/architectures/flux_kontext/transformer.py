@@ -5,25 +5,24 @@ Shapes: B batch, S image tokens (the picture's, then the control's), L text toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from accelerate import init_empty_weights
-from diffusers.models.embeddings import CombinedTimestepGuidanceTextProjEmbeddings
-from diffusers.models.normalization import AdaLayerNormContinuous
+from diffusers.models.embeddings import Timesteps
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor
 
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.flux_kontext.facts import DitFacts, has_library_names
 from musubi.architectures.flux_kontext.keys import DIT
+from musubi.embedding.conditioning import PreciseConditioning
+from musubi.embedding.shift_scale import ShiftScaleNorm, shift_first
 from musubi.weights.checkpoint import Checkpoint
 from musubi.weights.load import load_into, refuse_quantised
 
 KEEP_FLOAT32 = (r"(time|vector|guidance)_in\..*",)
 """Small layers whose rounding would be an error that all tokens share: original names."""
 
-_FINAL = "final_layer.adaLN_modulation.1."
+_FINAL = "final_layer.adaLN_modulation.1"
 
 
 def load_transformer(
@@ -52,7 +51,7 @@ def load_transformer(
         keys=DIT,
         device=device,
         dtype=dtype,
-        on_weight=_in_original_order(on_weight) if has_library_names(checkpoint) else on_weight,
+        on_weight=shift_first(on_weight, module=_FINAL) if has_library_names(checkpoint) else on_weight,
         keep_float32=KEEP_FLOAT32,
     )
     model.eval().requires_grad_(False)
@@ -77,7 +76,8 @@ def empty_transformer(facts: DitFacts) -> PreciseFlux:
             guidance_embeds=facts.guided,
             axes_dims_rope=facts.axes,
         )
-        model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided)
+        waves = Timesteps(num_channels=256, flip_sin_to_cos=True, downscale_freq_shift=0)
+        model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided, waves=waves)
         model.norm_out = ShiftScaleNorm(facts.dim, facts.dim, elementwise_affine=False, eps=1e-6)
     model.eval().requires_grad_(False)
     return model
@@ -115,50 +115,10 @@ class PreciseFlux(FluxTransformer2DModel):
         """
         image = self.x_embedder(hidden_states)
         text = self.context_embedder(encoder_hidden_states)
-        conditioning = self.time_text_embed(timestep, guidance, pooled_projections).to(image.dtype)
+        told = None if guidance is None else guidance.float() * 1000
+        conditioning = self.time_text_embed(timestep.float() * 1000, told, pooled_projections).to(image.dtype)
         rotary = self.pos_embed(torch.cat([txt_ids, img_ids]))
         for block in (*self.transformer_blocks, *self.single_transformer_blocks):
             text, image = block(image, text, conditioning, rotary)
         predicted: Tensor = self.proj_out(self.norm_out(image, conditioning))
         return predicted
-
-
-class PreciseConditioning(CombinedTimestepGuidanceTextProjEmbeddings):
-    """Embed time, guidance and pooled text in float32 whatever the model's type; under autocast, too."""
-
-    def __init__(self, dim: int, pooled_dim: int, *, guided: bool) -> None:
-        super().__init__(dim, pooled_dim)  # type: ignore[no-untyped-call]
-        if not guided:
-            del self.guidance_embedder
-
-    def forward(self, timestep: Tensor, guidance: Tensor | None, pooled_projection: Tensor) -> Tensor:
-        """Return (B, D) in float32; ``timestep`` in [0, 1] and ``guidance`` are told the network times 1000."""
-        with torch.autocast(timestep.device.type, enabled=False):
-            total: Tensor = self.timestep_embedder(self.time_proj(timestep.float() * 1000))
-            if guidance is not None:
-                total = total + self.guidance_embedder(self.time_proj(guidance.float() * 1000))
-            pooled: Tensor = self.text_embedder(pooled_projection.float())
-        return total + pooled
-
-
-class ShiftScaleNorm(AdaLayerNormContinuous):
-    """The last normalisation with rows in the original's order, shift before scale; diffusers has scale first.
-
-    So base weights, adapters and merges are under their original names in every respect.
-    """
-
-    def forward(self, x: Tensor, conditioning_embedding: Tensor) -> Tensor:
-        """Return ``norm(x) (1 + scale) + shift`` of shape (B, S, D)."""
-        shift, scale = self.linear(self.silu(conditioning_embedding).to(x.dtype)).chunk(2, dim=1)
-        modulated: Tensor = self.norm(x) * (1 + scale)[:, None] + shift[:, None]
-        return modulated
-
-
-def _in_original_order(on_weight: WeightHook | None) -> WeightHook:
-    """Return a hook that puts shift before scale, as the original has it, before ``on_weight`` sees the tensor."""
-
-    def hook(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
-        ordered = torch.cat(tensor.chunk(2)[::-1]) if name.startswith(_FINAL) else tensor
-        return ordered if on_weight is None else on_weight(name, ordered)
-
-    return hook

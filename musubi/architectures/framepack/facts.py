@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from musubi.core.errors import Issue, WeightsError
-from musubi.weights.naming import PREFIXES, strip
+from musubi.weights.axes import rope_axes
+from musubi.weights.naming import PREFIXES, count_after, strip
 
 if TYPE_CHECKING:
     from musubi.weights.checkpoint import Checkpoint
 
 AXES = (16, 56, 56)
 """Channels of an attention head that tell frame, row and column in the published models."""
+
+_AXES_KEY, _CONFIG_CLASS = "framepack.rope_axes_dim", r"HunyuanVideo.*"
 
 PATCH = (1, 2, 2)
 """Latent cells (frames, height, width) that make one token, of the frames to predict and of the nearest history."""
@@ -71,16 +72,16 @@ class DitFacts:
                 dim=dim,
                 head_dim=head_dim,
                 mlp_dim=shapes["transformer_blocks.0.ff.net.0.proj.weight"][0],
-                num_double=_count(shapes, "transformer_blocks."),
-                num_single=_count(shapes, "single_transformer_blocks."),
-                num_refiner=_count(shapes, _REFINER),
+                num_double=count_after(shapes, "transformer_blocks."),
+                num_single=count_after(shapes, "single_transformer_blocks."),
+                num_refiner=count_after(shapes, _REFINER),
                 in_channels=in_channels,
                 out_channels=shapes["proj_out.weight"][0] // 4,
                 text_dim=shapes["context_embedder.proj_in.weight"][1],
                 pooled_dim=shapes["time_text_embed.text_embedder.linear_1.weight"][1],
                 image_dim=shapes["image_projection.up.weight"][1],
                 guided="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
-                axes=_axes(checkpoint, head_dim),
+                axes=rope_axes(checkpoint, head_dim, key=_AXES_KEY, config_class=_CONFIG_CLASS, published=AXES),
             )
         except KeyError as error:
             raise _refused(checkpoint, f"lacks {error}: its sizes cannot be told", "download it again") from error
@@ -91,29 +92,6 @@ def _refuse_others(shapes: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint
         return
     other = next((what for sign, what in _OTHERS if any(name.startswith(sign) for name in shapes)), None)
     raise _refused(checkpoint, f"is {other or 'no FramePack transformer'}, not FramePack", "choose it with dit=...")
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
-
-
-def _axes(checkpoint: Checkpoint, head_dim: int) -> tuple[int, int, int]:
-    """Return the channels of a head by axis: the file's metadata or config decide, else the published ones."""
-    match _told_axes(checkpoint):
-        case [int(frame), int(row), int(column)] if frame + row + column == head_dim:
-            return frame, row, column
-        case _:
-            hint = "write them to the safetensors metadata as framepack.rope_axes_dim"
-            raise _refused(checkpoint, f"does not tell how {head_dim} channels of a head are dealt to 3 axes", hint)
-
-
-def _told_axes(checkpoint: Checkpoint) -> object:
-    if "framepack.rope_axes_dim" in checkpoint.metadata:
-        with suppress(ValueError):
-            return json.loads(checkpoint.metadata["framepack.rope_axes_dim"])
-        return None
-    ours = str(checkpoint.config.get("_class_name", "")).startswith("HunyuanVideo")
-    return checkpoint.config.get("rope_axes_dim", AXES) if ours else AXES
 
 
 def _refused(checkpoint: Checkpoint, message: str, hint: str) -> WeightsError:

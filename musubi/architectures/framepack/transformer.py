@@ -13,8 +13,6 @@ import attrs
 import torch
 from accelerate import init_empty_weights
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, Timesteps
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoConditionEmbedding
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +21,9 @@ from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.framepack.facts import PATCH, DitFacts
 from musubi.architectures.framepack.keys import DIT
 from musubi.architectures.framepack.positions import PlacedAttention, padded, rotary_tables
+from musubi.embedding.conditioning import PreciseConditioning, PreciseTextTime
+from musubi.embedding.patches import unpatched
+from musubi.embedding.sinusoid import Sinusoid
 from musubi.weights.checkpoint import Checkpoint
 from musubi.weights.load import load_into, refuse_quantised
 
@@ -85,7 +86,8 @@ def empty_transformer(facts: DitFacts) -> PreciseFramePack:
             image_proj_dim=facts.image_dim,
             has_clean_x_embedder=True,
         )
-        model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided)
+        conditioning = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided, waves=Sinusoid())
+        model.register_module("time_text_embed", conditioning)
         model.context_embedder.time_text_embed = PreciseTextTime(facts.dim, facts.text_dim)
         for block in (*model.transformer_blocks, *model.single_transformer_blocks):
             attention = block.get_submodule("attn")
@@ -144,7 +146,7 @@ class PreciseFramePack(HunyuanVideoFramepackTransformer3DModel):
             tokens, text = block(tokens, text, conditioning, mask, rotary)
         size = hidden_states.shape[2:]
         predicted: Tensor = self.proj_out(self.norm_out(tokens[:, -size.numel() // math.prod(PATCH) :], conditioning))
-        return unpatched(predicted, size)
+        return unpatched(predicted, size, PATCH)
 
     def _placed(
         self, latents: Tensor, positions: Tensor, histories: Sequence[History | None]
@@ -166,64 +168,3 @@ class PreciseFramePack(HunyuanVideoFramepackTransformer3DModel):
         tables.append(rotary_tables(positions, size, axes))
         cos, sin = (torch.cat(parts, dim=1) for parts in zip(*tables, strict=True))
         return torch.cat(tokens, dim=1), (cos, sin)
-
-
-def unpatched(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return (B, C, F, H, W) of tokens (B, S, 4 C): channels first, then the rows and columns of a patch."""
-    frames, height, width = size
-    patches = tokens.reshape(len(tokens), frames, height // PATCH[1], width // PATCH[2], -1, PATCH[1], PATCH[2])
-    return patches.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
-
-
-class PreciseConditioning(HunyuanVideoConditionEmbedding):
-    """Embed time, guidance and pooled text in float32 whatever the model's type; under autocast, too."""
-
-    def __init__(self, dim: int, pooled_dim: int, *, guided: bool) -> None:
-        super().__init__(dim, pooled_dim, guidance_embeds=guided)
-        self.time_proj = Sinusoid()
-
-    def forward(self, timestep: Tensor, guidance: Tensor | None, pooled_projection: Tensor) -> Tensor:  # type: ignore[override]
-        """Return (B, D) in float32."""
-        with torch.autocast(timestep.device.type, enabled=False):
-            total: Tensor = self.timestep_embedder(self.time_proj(timestep.float()))
-            if self.guidance_embedder is not None and guidance is not None:
-                total = total + self.guidance_embedder(self.time_proj(guidance.float()))
-            pooled: Tensor = self.text_embedder(pooled_projection.float())
-        return total + pooled
-
-
-class PreciseTextTime(CombinedTimestepTextProjEmbeddings):
-    """Embed time and mean text for the token refiner in float32; only the result has the text's type."""
-
-    def __init__(self, dim: int, text_dim: int) -> None:
-        super().__init__(dim, text_dim)  # type: ignore[no-untyped-call]
-        self.time_proj = Sinusoid()
-
-    def forward(self, timestep: Tensor, pooled_projection: Tensor) -> Tensor:
-        """Return (B, D) in the type of ``pooled_projection``."""
-        with torch.autocast(timestep.device.type, enabled=False):
-            time: Tensor = self.timestep_embedder(self.time_proj(timestep.float()))
-            total: Tensor = time + self.text_embedder(pooled_projection.float())
-        return total.to(pooled_projection.dtype)
-
-
-class Sinusoid(Timesteps):
-    """Turn times into cosines and sines of 128 frequencies that are the same on every machine.
-
-    ``torch.exp`` in float32 differs in the last bit between processors, and guidance of ten thousand multiplies
-    that. Here the exponents are float32, as the models were trained with, and the exponential is rounded once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(num_channels=256, flip_sin_to_cos=True, downscale_freq_shift=0)
-
-    def frequencies(self, device: torch.device) -> Tensor:
-        """Return the frequencies (128,), from 1 down to nearly 1 / 10000."""
-        # float64 does not exist on Apple's GPUs: these few numbers are computed on the host, wherever the model is
-        exponents = torch.arange(128, dtype=torch.float32, device="cpu") * -math.log(10000) / 128
-        return exponents.double().exp().float().to(device)
-
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """Return (B, 256) in float32, cosines first."""
-        phases = timesteps.float()[:, None] * self.frequencies(timesteps.device)
-        return torch.cat([phases.cos(), phases.sin()], dim=-1)

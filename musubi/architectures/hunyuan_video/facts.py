@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from musubi.architectures.hunyuan_video.keys import DIT
 from musubi.core.errors import Issue, WeightsError
-from musubi.weights.naming import PREFIXES, strip
+from musubi.weights.axes import rope_axes
+from musubi.weights.naming import PREFIXES, count_after, strip
 
 if TYPE_CHECKING:
     from musubi.weights.checkpoint import Checkpoint
@@ -21,6 +20,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 AXES = (16, 56, 56)
 """Channels of an attention head that tell frame, row and column in the published models."""
+
+_AXES_KEY, _CONFIG_CLASS = "hunyuan_video.rope_axes_dim", r"HunyuanVideoTransformer3DModel"
 
 PATCH = (1, 2, 2)
 """Latent cells (frames, height, width) that make one token."""
@@ -77,15 +78,15 @@ class DitFacts:
                 dim=dim,
                 head_dim=head_dim,
                 mlp_dim=shapes["double_blocks.0.img_mlp.fc1.weight"][0],
-                num_double=_count(shapes, "double_blocks."),
-                num_single=_count(shapes, "single_blocks."),
-                num_refiner=_count(shapes, _REFINER),
+                num_double=count_after(shapes, "double_blocks."),
+                num_single=count_after(shapes, "single_blocks."),
+                num_refiner=count_after(shapes, _REFINER),
                 in_channels=in_channels,
                 out_channels=shapes["final_layer.linear.weight"][0] // 4,
                 text_dim=shapes["txt_in.input_embedder.weight"][1],
                 pooled_dim=shapes["vector_in.in_layer.weight"][1],
                 guided="guidance_in.mlp.0.weight" in shapes,
-                axes=_axes(checkpoint, head_dim),
+                axes=rope_axes(checkpoint, head_dim, key=_AXES_KEY, config_class=_CONFIG_CLASS, published=AXES),
             )
         except KeyError as error:
             raise _refused(checkpoint, f"lacks {error}: its sizes cannot be told", "download it again") from error
@@ -115,29 +116,6 @@ def original_shapes(checkpoint: Checkpoint) -> Shapes:
 def has_library_names(checkpoint: Checkpoint) -> bool:
     """Whether the file is in diffusers' layout."""
     return {strip(name, PREFIXES) for name in checkpoint.names()} >= set(_LIBRARY)
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
-
-
-def _axes(checkpoint: Checkpoint, head_dim: int) -> tuple[int, int, int]:
-    """Return the channels of a head by axis: the file's metadata or config decide, else the published ones."""
-    match _told_axes(checkpoint):
-        case [int(frame), int(row), int(column)] if frame + row + column == head_dim:
-            return frame, row, column
-        case _:
-            hint = "write them to the safetensors metadata as hunyuan_video.rope_axes_dim"
-            raise _refused(checkpoint, f"does not tell how {head_dim} channels of a head are dealt to 3 axes", hint)
-
-
-def _told_axes(checkpoint: Checkpoint) -> object:
-    if "hunyuan_video.rope_axes_dim" in checkpoint.metadata:
-        with suppress(ValueError):
-            return json.loads(checkpoint.metadata["hunyuan_video.rope_axes_dim"])
-        return None
-    ours = checkpoint.config.get("_class_name") == "HunyuanVideoTransformer3DModel"
-    return checkpoint.config.get("rope_axes_dim", AXES) if ours else AXES
 
 
 def _refused(checkpoint: Checkpoint, message: str, hint: str) -> WeightsError:

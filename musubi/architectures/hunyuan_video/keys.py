@@ -6,33 +6,10 @@ feed-forward, too; diffusers has one Linear for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from musubi.keymap import KeyMap, Rename
-
-
-class OriginalOrder(KeyMap):
-    """A table that gathers modules in the order in which its rules stand, which is the original's.
-
-    Adapters are drawn one after the other from one seed. diffusers keeps both streams' attention together, the original
-    does not, so that in diffusers' order the same seed would give other weights than the reference's.
-    """
-
-    def groups(self, library_modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Gather library modules by original module: by lists of blocks, in these by number, then by rule."""
-        found = super().groups(library_modules)
-        return dict(sorted(found.items(), key=lambda item: self._place(item[0])))
-
-    def _place(self, original: str) -> tuple[int, int, int]:
-        """Return where the list of blocks begins among the rules, the block's number, and its rule."""
-        lists = [rule.original.partition("{}")[0] for rule in self.rules]
-        for index, (pattern, _) in enumerate(self._forward):
-            match = pattern.fullmatch(original)
-            if match:
-                return lists.index(lists[index]), int(match[1]) if match.re.groups > 1 else 0, index
-        return len(lists), 0, 0
-
+from musubi.keymap import OriginalOrder, Rename
 
 _Names = Mapping[str, str | tuple[str, ...]]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import attrs
 
 from musubi.architecture import (
     Architecture,
-    Codec,
     ComfyNames,
-    Denoiser,
     Generation,
     Geometry,
     Interchange,
@@ -20,7 +18,6 @@ from musubi.architecture import (
     Stage,
 )
 from musubi.architectures.hunyuan_video.keys import DIT
-from musubi.core.errors import ConfigError, Issue
 from musubi.core.fields import field, one_of
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
@@ -227,16 +224,3 @@ class HunyuanVideo(Architecture):
             "llm_tokenizer": WeightsRef(f"{_COMMUNITY}:tokenizer"),
             "clip_l_tokenizer": WeightsRef(f"{_COMMUNITY}:tokenizer_2"),
         }
-
-    def codec(self) -> Codec:
-        """Refuse plainly: encoding is not there yet."""
-        raise self._not_yet("encode or decode")
-
-    def denoiser(self) -> Denoiser[Any]:
-        """Refuse plainly: training and generating are not there yet."""
-        raise self._not_yet("train or generate with")
-
-    def _not_yet(self, work: str) -> ConfigError:
-        message = f"this version of musubi cannot {work} {self.title} yet"
-        hint = "describing it, scanning data for it and handling its LoRA files work"
-        return ConfigError(type(self).__name__, [Issue("", message, hint)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from musubi.core.errors import Issue, WeightsError
+from musubi.weights.axes import rope_axes
 from musubi.weights.naming import PREFIXES, strip
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 AXES = (16, 56, 56)
 """Channels of an attention head that tell image, row and column in every published Qwen-Image."""
+
+_AXES_KEY, _CONFIG_CLASS = "qwen_image.axes_dims_rope", r"QwenImageTransformer2DModel"
 
 _BLOCKS = "transformer_blocks."
 _OTHERS = (
@@ -70,7 +71,7 @@ class DitFacts:
                 in_channels=in_channels,
                 out_channels=shapes["proj_out.weight"][0] // 4,
                 text_dim=shapes["txt_in.weight"][1],
-                axes=_axes(checkpoint, head_dim),
+                axes=rope_axes(checkpoint, head_dim, key=_AXES_KEY, config_class=_CONFIG_CLASS, published=AXES),
             )
         except KeyError as error:
             raise _refused(checkpoint, f"lacks {error}: its sizes cannot be told", "download it again") from error
@@ -82,25 +83,6 @@ def _expect(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> No
         other = "no Qwen-Image transformer"
     if other is not None:
         raise _refused(checkpoint, f"is {other}, not Qwen-Image, -Edit or -Edit-2509", "choose it with dit=...")
-
-
-def _axes(checkpoint: Checkpoint, head_dim: int) -> tuple[int, int, int]:
-    """Return the channels of a head by axis: the file's metadata or config decide, else the published ones."""
-    match _told_axes(checkpoint):
-        case [int(image), int(row), int(column)] if image + row + column == head_dim:
-            return image, row, column
-        case _:
-            hint = "write them to the safetensors metadata as qwen_image.axes_dims_rope"
-            raise _refused(checkpoint, f"does not tell how {head_dim} channels of a head are dealt to 3 axes", hint)
-
-
-def _told_axes(checkpoint: Checkpoint) -> object:
-    if "qwen_image.axes_dims_rope" in checkpoint.metadata:
-        with suppress(ValueError):
-            return json.loads(checkpoint.metadata["qwen_image.axes_dims_rope"])
-        return None
-    ours = checkpoint.config.get("_class_name") == "QwenImageTransformer2DModel"
-    return checkpoint.config.get("axes_dims_rope", AXES) if ours else AXES
 
 
 def _refused(checkpoint: Checkpoint, message: str, hint: str) -> WeightsError:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from musubi.architectures.wan.detect import Description, Shapes
+from musubi.architectures.wan.detect import Description
 from musubi.core.errors import Issue, WeightsError
+from musubi.weights.naming import count_after
 
 if TYPE_CHECKING:
     from musubi.architectures.wan.spec import Published
@@ -59,7 +60,7 @@ class DitFacts:
             dim=dim,
             ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
             num_heads=_heads(checkpoint, dim),
-            num_layers=_count(shapes, "blocks."),
+            num_layers=count_after(shapes, "blocks."),
             in_channels=in_channels,
             out_channels=shapes["head.head.weight"][0] // (frames * height * width),
             text_dim=shapes["text_embedding.0.weight"][1],
@@ -108,7 +109,7 @@ class VaeFacts:
         base_dim = shapes["encoder.conv1.weight"][0]
         stages: list[list[int]] = [[]]
         temporal: list[bool] = []
-        for index in range(_count(shapes, "encoder.downsamples.")):
+        for index in range(count_after(shapes, "encoder.downsamples.")):
             layer = f"encoder.downsamples.{index}"
             if f"{layer}.residual.2.weight" in shapes:
                 stages[-1].append(shapes[f"{layer}.residual.2.weight"][0])
@@ -150,13 +151,9 @@ class TextFacts:
             ffn_dim=shapes["blocks.0.ffn.fc1.weight"][0],
             num_heads=num_heads,
             head_dim=shapes["blocks.0.attn.q.weight"][0] // num_heads,
-            num_layers=_count(shapes, "blocks."),
+            num_layers=count_after(shapes, "blocks."),
             num_buckets=num_buckets,
         )
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
 
 
 def _heads(checkpoint: Checkpoint, dim: int) -> int:

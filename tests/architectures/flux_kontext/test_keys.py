@@ -55,14 +55,6 @@ def test_groups_come_in_the_original_s_order_block_by_block() -> None:
         ]
 
 
-def test_modules_that_no_rule_covers_come_last() -> None:
-    assert list(DIT.groups(["something.else", "proj_out", "x_embedder"])) == [
-        "img_in",
-        "final_layer.linear",
-        "something.else",
-    ]
-
-
 def _assert_bijection(shapes: published.Shapes, model: nn.Module) -> None:
     library = {name: parameter.shape for name, parameter in model.named_parameters()}
     joined: dict[str, torch.Size] = {}

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from musubi.architectures.flux_kontext.keys import DIT
 from musubi.architectures.flux_kontext.transformer import load_transformer
 from musubi.weights.checkpoint import open_checkpoint
+from tests.architectures.comparing import distance, equal, gradient, scale_first
 from tests.architectures.flux_kontext.golden import load, pack, positions, predict, unpack, write
 from tests.parity.cases import golden, golden_stems, part
 
@@ -32,7 +33,7 @@ def test_the_outputs_and_gradients_are_the_reference_s(stem: str, tmp_path: Path
     assert (predicted - tensors["out.pred"]).abs().max() <= 2e-5
     assert_close(loss.detach(), tensors["out.loss"], rtol=1e-5, atol=0)
     for name, expected in part(tensors, "grad.").items():
-        found = torch.cat([_gradient(model, piece.name) for piece in DIT.to_library(name)])
+        found = torch.cat([gradient(model, piece.name) for piece in DIT.to_library(name)])
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), name
 
 
@@ -45,8 +46,8 @@ def test_in_bfloat16_the_time_is_not_rounded(stem: str, tmp_path: Path) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         predicted = predict(model, part(tensors, "in.")).float()
 
-    assert _distance(predicted, tensors["out.pred"]) < 0.03
-    assert wrong is None or _distance(predicted, wrong) > 0.03
+    assert distance(predicted, tensors["out.pred"]) < 0.03
+    assert wrong is None or distance(predicted, wrong) > 0.03
 
 
 @each_case
@@ -61,23 +62,12 @@ def test_positions_are_the_reference_s(stem: str) -> None:
     assert torch.equal(unpack(pack(pictures[0]), pictures[0].shape), pictures[0])
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
-def test_prefixes_of_other_programs_make_no_difference(prefix: str, tmp_path: Path) -> None:
-    bare, prefixed = tmp_path / "bare", tmp_path / "prefixed"
-    bare.mkdir()
-    prefixed.mkdir()
-
-    models = [load(write(STEM, bare)), load(write(STEM, prefixed, prefix=prefix))]
-
-    assert _equal(*models)
-
-
 def test_a_folder_in_diffusers_layout_gives_the_same_model(tmp_path: Path) -> None:
     original = load(write(STEM, tmp_path))
     theirs = _diffusers_twin(original)
     theirs.save_pretrained(tmp_path / "transformer")
 
-    assert _equal(original, load(tmp_path / "transformer"))
+    assert equal(original, load(tmp_path / "transformer"))
 
 
 def test_diffusers_own_class_agrees_on_what_its_layout_means(tmp_path: Path) -> None:
@@ -97,36 +87,20 @@ def test_diffusers_own_class_agrees_on_what_its_layout_means(tmp_path: Path) -> 
     assert_close(predict(ours, inputs), unpack(expected, inputs["noisy_latents"].shape), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("library_names", [False, True])
-def test_a_hook_sees_original_names_and_rows_in_any_layout(tmp_path: Path, *, library_names: bool) -> None:
-    path, checkpoint_tensors = write(STEM, tmp_path), part(golden(STEM)[1], "ckpt.")
-    if library_names:
-        _diffusers_twin(load(path)).save_pretrained(tmp_path / "transformer")
-        path = tmp_path / "transformer"
+def test_a_hook_sees_original_names_and_rows_of_diffusers_layout(tmp_path: Path) -> None:
+    checkpoint_tensors = part(golden(STEM)[1], "ckpt.")
+    _diffusers_twin(load(write(STEM, tmp_path))).save_pretrained(tmp_path / "transformer")
     seen: dict[str, Tensor] = {}
 
     def watch(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
         seen[name] = tensor.clone()
         return tensor
 
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(tmp_path / "transformer") as checkpoint:
         load_transformer(checkpoint, device="cpu", dtype=torch.float32, on_weight=watch)
 
     assert seen.keys() == checkpoint_tensors.keys()
     assert all(torch.equal(tensor, checkpoint_tensors[name]) for name, tensor in seen.items())
-
-
-def test_structure_is_changed_before_there_are_weights(tmp_path: Path) -> None:
-    prepared: list[bool] = []
-
-    def prepare(model: nn.Module) -> None:
-        prepared.extend(p.is_meta for p in model.parameters())
-
-    with open_checkpoint(write(STEM, tmp_path)) as checkpoint:
-        load_transformer(checkpoint, device="cpu", dtype=torch.float32, prepare=prepare)
-
-    assert prepared
-    assert all(prepared)
 
 
 def test_a_model_without_guidance_loads_and_predicts(tmp_path: Path) -> None:
@@ -158,16 +132,6 @@ def test_time_guidance_and_pooled_text_stay_in_float32(tmp_path: Path) -> None:
     assert embedded.dtype == torch.float32
 
 
-def test_loading_is_frozen_evaluating_and_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
-    path, before = write(STEM, tmp_path), torch.get_rng_state()
-
-    model = load(path)
-
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
 def _diffusers_twin(model: nn.Module) -> FluxTransformer2DModel:
     """Return diffusers' own class with the same weights, its last modulation in its own order: scale before shift."""
     twin: FluxTransformer2DModel = FluxTransformer2DModel(
@@ -180,24 +144,5 @@ def _diffusers_twin(model: nn.Module) -> FluxTransformer2DModel:
         guidance_embeds=True,
         axes_dims_rope=(4, 6, 6),
     )
-    tensors = dict(model.state_dict())
-    for leaf in ("weight", "bias"):
-        shift, scale = tensors[f"norm_out.linear.{leaf}"].chunk(2)
-        tensors[f"norm_out.linear.{leaf}"] = torch.cat([scale, shift])
-    twin.load_state_dict(tensors)
+    twin.load_state_dict(scale_first(model.state_dict()))
     return twin.eval()
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
-
-
-def _gradient(model: nn.Module, name: str) -> Tensor:
-    found = model.get_parameter(name).grad
-    assert found is not None, name
-    return found
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm())

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from musubi.architecture import WeightHook
-from musubi.architectures.framepack.transformer import History, PreciseFramePack, Sinusoid, load_transformer
+from musubi.architectures.framepack.transformer import History, PreciseFramePack, load_transformer
 from musubi.weights.checkpoint import open_checkpoint
 from tests.parity.cases import golden, golden_stems, part
 
@@ -19,19 +19,6 @@ def stems() -> list[str]:
     """Return the golden cases of transformers; the image encoder's stem begins alike."""
     found = golden_stems("models_framepack")
     return [stem for stem in found if golden(stem)[0]["component"] == "HunyuanVideoTransformer3DModelPacked"]
-
-
-class RecordedSinusoid(Sinusoid):
-    """The frequencies of the machine on which the golden cases were made.
-
-    One of the 128 lies near the middle between two float32 numbers and was rounded to the farther one, 0.53 of the way.
-    Guidance of 10000 multiplies that bit; the reference itself, run on other machines, is off by 1e-4.
-    """
-
-    def frequencies(self, device: torch.device) -> Tensor:
-        rounded = super().frequencies(device)
-        rounded[13] = torch.nextafter(rounded[13], rounded[0])
-        return rounded
 
 
 def write(stem: str, folder: Path, *, prefix: str = "", changes: dict[str, Tensor] | None = None) -> Path:
@@ -47,13 +34,6 @@ def load(path: Path, dtype: torch.dtype = torch.float32, *, on_weight: WeightHoo
     """Load a transformer on the CPU."""
     with open_checkpoint(path) as checkpoint:
         return load_transformer(checkpoint, device="cpu", dtype=dtype, on_weight=on_weight)
-
-
-def as_recorded(model: PreciseFramePack) -> PreciseFramePack:
-    """Return the model with the frequencies of the golden cases' machine."""
-    model.time_text_embed.time_proj = RecordedSinusoid()
-    model.context_embedder.time_text_embed.time_proj = RecordedSinusoid()
-    return model
 
 
 def predict(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from musubi.architectures.framepack.transformer import Sinusoid, load_transformer
-from musubi.weights.checkpoint import open_checkpoint
-from tests.architectures.framepack.golden import as_recorded, calls, load, predict, stems, write
+from tests.architectures.comparing import distance, equal
+from tests.architectures.framepack.golden import calls, load, predict, stems, write
+from tests.architectures.recorded import as_recorded
 from tests.parity.cases import golden, part
 
 STEM = "models_framepack"
@@ -73,9 +70,9 @@ def test_in_bfloat16_time_and_guidance_are_not_rounded(tmp_path: Path) -> None:
             cast = predict(model, inputs).float()
         rounded = predict(model, {**inputs, **states, "timestep": inputs["timestep"].bfloat16().float()}).float()
 
-    assert _distance(plain, wanted) < 0.03
-    assert _distance(cast, wanted) < 0.03
-    assert _distance(rounded, wanted) > 2 * _distance(plain, wanted)
+    assert distance(plain, wanted) < 0.03
+    assert distance(cast, wanted) < 0.03
+    assert distance(rounded, wanted) > 2 * distance(plain, wanted)
 
 
 def test_samples_at_different_places_are_predicted_as_if_alone(tmp_path: Path) -> None:
@@ -117,17 +114,6 @@ def test_every_size_of_history_counts(tmp_path: Path) -> None:
     assert all(not torch.allclose(one, other) for i, one in enumerate(outputs) for other in outputs[:i])
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
-def test_prefixes_of_other_programs_make_no_difference(prefix: str, tmp_path: Path) -> None:
-    bare, prefixed = tmp_path / "bare", tmp_path / "prefixed"
-    bare.mkdir()
-    prefixed.mkdir()
-
-    models = [load(write(STEM, bare)), load(write(STEM, prefixed, prefix=prefix))]
-
-    assert _equal(*models)
-
-
 def test_a_folder_of_shards_gives_the_same_model_and_diffusers_own_class_agrees(tmp_path: Path) -> None:
     ours, inputs = load(write(STEM, tmp_path)), calls(golden(STEM)[1])["vanilla"]
     theirs = _diffusers_twin(ours)
@@ -153,34 +139,7 @@ def test_a_folder_of_shards_gives_the_same_model_and_diffusers_own_class_agrees(
         assert_close(predict(ours, inputs), expected, rtol=0, atol=3e-4)
 
     assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 1
-    assert _equal(ours, load(tmp_path / "transformer"))
-
-
-def test_a_hook_sees_every_tensor_under_its_name(tmp_path: Path) -> None:
-    tensors = part(golden(STEM)[1], "ckpt.")
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
-        seen[name] = tensor.clone()
-        return tensor
-
-    load(write(STEM, tmp_path), on_weight=watch)
-
-    assert seen.keys() == tensors.keys()
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in seen.items())
-
-
-def test_structure_is_changed_before_there_are_weights(tmp_path: Path) -> None:
-    prepared: list[bool] = []
-
-    def prepare(model: nn.Module) -> None:
-        prepared.extend(p.is_meta for p in model.parameters())
-
-    with open_checkpoint(write(STEM, tmp_path)) as checkpoint:
-        load_transformer(checkpoint, device="cpu", dtype=torch.float32, prepare=prepare)
-
-    assert prepared
-    assert all(prepared)
+    assert equal(ours, load(tmp_path / "transformer"))
 
 
 def test_a_model_without_guidance_loads_and_predicts(tmp_path: Path) -> None:
@@ -203,39 +162,6 @@ def test_time_guidance_and_pooled_text_stay_in_float32(tmp_path: Path) -> None:
     assert embedded.dtype == torch.float32
 
 
-def test_the_frequencies_fall_from_one_by_equal_factors() -> None:
-    found = Sinusoid().frequencies(torch.device("cpu"))
-
-    assert_close(found.double(), 10000 ** -(torch.arange(128) / 128).double(), rtol=1e-6, atol=0)
-    assert torch.equal(Sinusoid()(torch.tensor([0.0]))[0], torch.cat([torch.ones(128), torch.zeros(128)]))
-
-
-def test_the_frequencies_need_no_float64_of_the_device() -> None:
-    device, seen = torch.device("meta"), set[torch.dtype]()
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            seen.update(t.dtype for t in (result,) if isinstance(t, Tensor) and t.device == device)
-            return result
-
-    with Watch():  # type: ignore[no-untyped-call]
-        found = Sinusoid().frequencies(device)
-
-    assert found.device == device
-    assert seen == {torch.float32}
-
-
-def test_loading_is_frozen_evaluating_and_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
-    path, before = write(STEM, tmp_path), torch.get_rng_state()
-
-    model = load(path)
-
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
 def _diffusers_twin(model: nn.Module) -> HunyuanVideoFramepackTransformer3DModel:
     twin: HunyuanVideoFramepackTransformer3DModel = HunyuanVideoFramepackTransformer3DModel(
         num_attention_heads=2,
@@ -252,12 +178,3 @@ def _diffusers_twin(model: nn.Module) -> HunyuanVideoFramepackTransformer3DModel
     )
     twin.load_state_dict(model.state_dict())
     return twin.eval()
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm())

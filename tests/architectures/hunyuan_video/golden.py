@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from musubi.architecture import WeightHook
-from musubi.architectures.hunyuan_video.transformer import PreciseHunyuanVideo, Sinusoid, load_transformer
+from musubi.architectures.hunyuan_video.transformer import PreciseHunyuanVideo, load_transformer
 from musubi.weights.checkpoint import open_checkpoint
 from tests.parity.cases import golden, golden_stems, part
 
@@ -18,19 +18,6 @@ from tests.parity.cases import golden, golden_stems, part
 def stems() -> list[str]:
     """Return the golden cases of transformers; encoders and VAEs have stems that begin alike."""
     return [s for s in golden_stems("models_hunyuan") if golden(s)[0]["component"] == "HYVideoDiffusionTransformer"]
-
-
-class RecordedSinusoid(Sinusoid):
-    """The frequencies of the machine on which the golden cases were made.
-
-    One of the 128 lies near the middle between two float32 numbers and was rounded to the farther one, 0.53 of the way.
-    Guidance of 1000 multiplies that bit; the reference itself, run on other machines, is off by 1e-5 or more.
-    """
-
-    def frequencies(self, device: torch.device) -> Tensor:
-        rounded = super().frequencies(device)
-        rounded[13] = torch.nextafter(rounded[13], rounded[0])
-        return rounded
 
 
 def write(stem: str, folder: Path, *, prefix: str = "", changes: dict[str, Tensor] | None = None) -> Path:
@@ -47,13 +34,6 @@ def load(path: Path, dtype: torch.dtype = torch.float32, *, on_weight: WeightHoo
     """Load a transformer on the CPU."""
     with open_checkpoint(path) as checkpoint:
         return load_transformer(checkpoint, device="cpu", dtype=dtype, on_weight=on_weight)
-
-
-def as_recorded(model: PreciseHunyuanVideo) -> PreciseHunyuanVideo:
-    """Return the model with the frequencies of the golden cases' machine."""
-    model.time_text_embed.time_proj = RecordedSinusoid()
-    model.context_embedder.time_text_embed.time_proj = RecordedSinusoid()
-    return model
 
 
 def predict(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

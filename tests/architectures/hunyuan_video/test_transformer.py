@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,12 +9,13 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from musubi.architectures.hunyuan_video.keys import DIT
-from musubi.architectures.hunyuan_video.transformer import Sinusoid, load_transformer, unpatched
+from musubi.architectures.hunyuan_video.transformer import load_transformer
 from musubi.weights.checkpoint import open_checkpoint
-from tests.architectures.hunyuan_video.golden import as_recorded, load, predict, stems, write
+from tests.architectures.comparing import distance, equal, gradient, scale_first
+from tests.architectures.hunyuan_video.golden import load, predict, stems, write
+from tests.architectures.recorded import as_recorded
 from tests.parity.cases import golden, part
 
 STEM = "models_hunyuan"
@@ -35,7 +35,7 @@ def test_the_outputs_and_gradients_are_the_reference_s(stem: str, tmp_path: Path
     assert (predicted - tensors["out.pred"]).abs().max() <= 1e-5
     assert_close(loss.detach(), tensors["out.loss"].squeeze(), rtol=1e-5, atol=0)
     for name, expected in part(tensors, "grad.").items():
-        found = torch.cat([_gradient(model, piece.name) for piece in DIT.to_library(name)])
+        found = torch.cat([gradient(model, piece.name) for piece in DIT.to_library(name)])
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), name
 
 
@@ -62,34 +62,9 @@ def test_in_bfloat16_the_time_is_not_rounded(stem: str, tmp_path: Path) -> None:
             cast = predict(model, inputs).float()
         rounded = predict(model, {**inputs, **states, "t": inputs["t"].bfloat16().float()}).float()
 
-    assert _distance(plain, tensors["out.pred"]) < 0.03
-    assert _distance(cast, tensors["out.pred"]) < 0.03
-    assert _distance(rounded, tensors["out.pred"]) > 2 * _distance(plain, tensors["out.pred"])
-
-
-def test_the_frequencies_fall_from_one_by_equal_factors() -> None:
-    found = Sinusoid().frequencies(torch.device("cpu"))
-    waves = Sinusoid()(torch.tensor([0.0, 250.0]))
-
-    assert_close(found.double(), 10000 ** -(torch.arange(128) / 128).double(), rtol=1e-6, atol=0)
-    assert torch.equal(waves[0], torch.cat([torch.ones(128), torch.zeros(128)]))
-    assert_close(waves[1, :128].square() + waves[1, 128:].square(), torch.ones(128))
-
-
-def test_the_frequencies_need_no_float64_of_the_device() -> None:
-    device, seen = torch.device("meta"), set[torch.dtype]()
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            seen.update(t.dtype for t in (result,) if isinstance(t, Tensor) and t.device == device)
-            return result
-
-    with Watch():  # type: ignore[no-untyped-call]
-        found = Sinusoid().frequencies(device)
-
-    assert found.device == device
-    assert seen == {torch.float32}
+    assert distance(plain, tensors["out.pred"]) < 0.03
+    assert distance(cast, tensors["out.pred"]) < 0.03
+    assert distance(rounded, tensors["out.pred"]) > 2 * distance(plain, tensors["out.pred"])
 
 
 def test_a_caption_alone_needs_no_mask(tmp_path: Path) -> None:
@@ -111,24 +86,6 @@ def test_a_caption_alone_needs_no_mask(tmp_path: Path) -> None:
     assert_close(found, expected, rtol=0, atol=5e-6)
 
 
-def test_tokens_become_latents_channels_first() -> None:
-    latents = torch.arange(2 * 3 * 2 * 4 * 6).reshape(2, 3, 2, 4, 6)
-    patches = latents.reshape(2, 3, 2, 2, 2, 3, 2).permute(0, 2, 3, 5, 1, 4, 6)
-
-    assert torch.equal(unpatched(patches.reshape(2, 12, 12), (2, 4, 6)), latents)
-
-
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "model.model."])
-def test_prefixes_of_other_programs_make_no_difference(prefix: str, tmp_path: Path) -> None:
-    bare, prefixed = tmp_path / "bare", tmp_path / "prefixed"
-    bare.mkdir()
-    prefixed.mkdir()
-
-    models = [load(write(STEM, bare)), load(write(STEM, prefixed, prefix=prefix))]
-
-    assert _equal(*models)
-
-
 def test_the_authors_own_container_is_read(tmp_path: Path) -> None:
     original = load(write(STEM, tmp_path))
     tensors = part(golden(STEM)[1], "ckpt.")
@@ -137,7 +94,7 @@ def test_the_authors_own_container_is_read(tmp_path: Path) -> None:
         '{"_class_name": "HunyuanVideoTransformer3DModel", "rope_axes_dim": [4, 6, 6]}', encoding="utf-8"
     )
 
-    assert _equal(original, load(tmp_path / "mp_rank_00_model_states.pt"))
+    assert equal(original, load(tmp_path / "mp_rank_00_model_states.pt"))
 
 
 def test_a_folder_in_diffusers_layout_gives_the_same_model(tmp_path: Path) -> None:
@@ -145,7 +102,7 @@ def test_a_folder_in_diffusers_layout_gives_the_same_model(tmp_path: Path) -> No
     theirs = _diffusers_twin(original)
     theirs.save_pretrained(tmp_path / "transformer")
 
-    assert _equal(original, load(tmp_path / "transformer"))
+    assert equal(original, load(tmp_path / "transformer"))
 
 
 def test_diffusers_own_class_agrees_on_what_its_layout_means(tmp_path: Path) -> None:
@@ -164,36 +121,20 @@ def test_diffusers_own_class_agrees_on_what_its_layout_means(tmp_path: Path) -> 
         assert_close(predict(ours, inputs), expected, rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("library_names", [False, True])
-def test_a_hook_sees_original_names_and_rows_in_any_layout(tmp_path: Path, *, library_names: bool) -> None:
-    path, checkpoint_tensors = write(STEM, tmp_path), part(golden(STEM)[1], "ckpt.")
-    if library_names:
-        _diffusers_twin(load(path)).save_pretrained(tmp_path / "transformer")
-        path = tmp_path / "transformer"
+def test_a_hook_sees_original_names_and_rows_of_diffusers_layout(tmp_path: Path) -> None:
+    checkpoint_tensors = part(golden(STEM)[1], "ckpt.")
+    _diffusers_twin(load(write(STEM, tmp_path))).save_pretrained(tmp_path / "transformer")
     seen: dict[str, Tensor] = {}
 
     def watch(name: str, tensor: Tensor) -> Tensor | Mapping[str, Tensor]:
         seen[name] = tensor.clone()
         return tensor
 
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(tmp_path / "transformer") as checkpoint:
         load_transformer(checkpoint, device="cpu", dtype=torch.float32, on_weight=watch)
 
     assert seen.keys() == checkpoint_tensors.keys()
     assert all(torch.equal(tensor, checkpoint_tensors[name]) for name, tensor in seen.items())
-
-
-def test_structure_is_changed_before_there_are_weights(tmp_path: Path) -> None:
-    prepared: list[bool] = []
-
-    def prepare(model: nn.Module) -> None:
-        prepared.extend(p.is_meta for p in model.parameters())
-
-    with open_checkpoint(write(STEM, tmp_path)) as checkpoint:
-        load_transformer(checkpoint, device="cpu", dtype=torch.float32, prepare=prepare)
-
-    assert prepared
-    assert all(prepared)
 
 
 def test_a_model_without_guidance_loads_and_predicts(tmp_path: Path) -> None:
@@ -218,16 +159,6 @@ def test_time_guidance_and_pooled_text_stay_in_float32(tmp_path: Path) -> None:
     assert (embedded.dtype, refined.dtype) == (torch.float32, torch.bfloat16)
 
 
-def test_loading_is_frozen_evaluating_and_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
-    path, before = write(STEM, tmp_path), torch.get_rng_state()
-
-    model = load(path)
-
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
 def _diffusers_twin(model: nn.Module) -> HunyuanVideoTransformer3DModel:
     """Return diffusers' own class with the same weights, its last modulation in its own order: scale before shift."""
     twin: HunyuanVideoTransformer3DModel = HunyuanVideoTransformer3DModel(
@@ -240,24 +171,5 @@ def _diffusers_twin(model: nn.Module) -> HunyuanVideoTransformer3DModel:
         pooled_projection_dim=20,
         rope_axes_dim=(4, 6, 6),
     )
-    tensors = dict(model.state_dict())
-    for leaf in ("weight", "bias"):
-        shift, scale = tensors[f"norm_out.linear.{leaf}"].chunk(2)
-        tensors[f"norm_out.linear.{leaf}"] = torch.cat([scale, shift])
-    twin.load_state_dict(tensors)
+    twin.load_state_dict(scale_first(model.state_dict()))
     return twin.eval()
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
-
-
-def _gradient(model: nn.Module, name: str) -> Tensor:
-    found = model.get_parameter(name).grad
-    assert found is not None, name
-    return found
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm())

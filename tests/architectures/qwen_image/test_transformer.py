@@ -7,11 +7,12 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
 from musubi.architectures.qwen_image.transformer import load_transformer
 from musubi.weights.checkpoint import open_checkpoint
+from tests.architectures.comparing import equal
 from tests.architectures.qwen_image.golden import load, pack, predict, unpack, write
 from tests.parity.cases import golden, golden_stems, part
 
@@ -71,15 +72,6 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     assert 0 < (near - exact).norm() < 0.03 * exact.norm()
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
-def test_prefixes_of_other_programs_make_no_difference(prefix: str, tmp_path: Path) -> None:
-    bare, prefixed = tmp_path / "bare", tmp_path / "prefixed"
-    bare.mkdir()
-    prefixed.mkdir()
-
-    assert _equal(load(write(STEM, bare)), load(write(STEM, prefixed, prefix=prefix)))
-
-
 def test_diffusers_own_class_and_folder_agree(tmp_path: Path) -> None:
     ours, inputs = load(write(STEM, tmp_path)), part(golden(STEM)[1], "in.")
     theirs: QwenImageTransformer2DModel = QwenImageTransformer2DModel(
@@ -100,7 +92,7 @@ def test_diffusers_own_class_and_folder_agree(tmp_path: Path) -> None:
     ).sample
 
     loaded = load(tmp_path / "transformer")
-    assert _equal(ours, loaded)
+    assert equal(ours, loaded)
     found = predict(loaded, {**inputs, "vl_embed_1": inputs["vl_embed_0"]})
     assert_close(found, unpack(expected, noisy.shape), rtol=0, atol=2e-6)
 
@@ -120,33 +112,10 @@ def test_blocks_of_a_pruned_file_are_counted_anew_for_hooks_too(
     with open_checkpoint(tmp_path / "pruned.safetensors") as checkpoint:
         model = load_transformer(checkpoint, device="cpu", dtype=torch.float32, on_weight=watch)
 
-    assert _equal(model, load(write(STEM, tmp_path)))
+    assert equal(model, load(write(STEM, tmp_path)))
     assert seen == whole.keys()
     (warning,) = caplog.messages
     assert warning.endswith("pruned.safetensors has 2 blocks with gaps between: numbered anew")
-
-
-def test_structure_is_changed_before_there_are_weights(tmp_path: Path) -> None:
-    prepared: list[bool] = []
-
-    def prepare(model: nn.Module) -> None:
-        prepared.extend(p.is_meta for p in model.parameters())
-
-    with open_checkpoint(write(STEM, tmp_path)) as checkpoint:
-        load_transformer(checkpoint, device="cpu", dtype=torch.float32, prepare=prepare)
-
-    assert prepared
-    assert all(prepared)
-
-
-def test_loading_is_frozen_evaluating_and_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
-    path, before = write(STEM, tmp_path), torch.get_rng_state()
-
-    model = load(path)
-
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def _ours(stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -154,8 +123,3 @@ def _ours(stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if any(meta["config"].get(name) for name in OTHER_MODELS):
         pytest.skip("Edit-2511 and Layered are other models, which no task of QwenImage offers")
     return meta, tensors
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())

@@ -1,0 +1,20 @@
+"""Tokens back into latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def unpatched(tokens: Tensor, size: Sequence[int], patch: tuple[int, int, int]) -> Tensor:
+    """Return latents (B, C, *size) of tokens (B, S, C * cells of a patch), each of which has its channels first.
+
+    Args:
+        tokens: One for each patch, by frames, then rows, then columns.
+        size: Latent frames, height and width.
+        patch: Latent cells (frames, height, width) that make one token.
+    """
+    grid = [side // step for side, step in zip(size, patch, strict=True)]
+    patches = tokens.reshape(len(tokens), *grid, -1, *patch)
+    return patches.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
