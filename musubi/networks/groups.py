@@ -30,6 +30,11 @@ def groups_of(model: nn.Module, keys: KeyMap) -> dict[str, Group]:
     return {original: _group(original, members, linears) for original, members in keys.groups(linears).items()}
 
 
+def shapes_of(model: nn.Module, keys: KeyMap) -> dict[str, tuple[int, int]]:
+    """Return (inputs, outputs) of all Linears of a model by original name, in the model's order."""
+    return {name: (group.in_features, sum(group.rows)) for name, group in groups_of(model, keys).items()}
+
+
 def targeted(
     model: nn.Module, network: AdapterNetwork, *, keys: KeyMap, layout: Layout
 ) -> tuple[tuple[Group, Sizes], ...]:

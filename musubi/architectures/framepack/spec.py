@@ -181,10 +181,9 @@ class FramePack(Architecture):
         """Return (inputs, outputs) of every Linear of the published transformer by name; imports torch."""
         from musubi.architectures.framepack.facts import DitFacts
         from musubi.architectures.framepack.transformer import empty_transformer
-        from musubi.networks.groups import groups_of
+        from musubi.networks.groups import shapes_of
 
-        groups = groups_of(empty_transformer(DitFacts()), self.keys)
-        return {name: (group.in_features, sum(group.rows)) for name, group in groups.items()}
+        return shapes_of(empty_transformer(DitFacts()), self.keys)
 
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""

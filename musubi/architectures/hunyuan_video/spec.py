@@ -209,10 +209,9 @@ class HunyuanVideo(Architecture):
         """Return (inputs, outputs) of every Linear of the published transformer by original name; imports torch."""
         from musubi.architectures.hunyuan_video.facts import DitFacts
         from musubi.architectures.hunyuan_video.transformer import empty_transformer
-        from musubi.networks.groups import groups_of
+        from musubi.networks.groups import shapes_of
 
-        groups = groups_of(empty_transformer(DitFacts(in_channels=self.published.in_channels)), self.keys)
-        return {name: (group.in_features, sum(group.rows)) for name, group in groups.items()}
+        return shapes_of(empty_transformer(DitFacts(in_channels=self.published.in_channels)), self.keys)
 
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""

@@ -180,10 +180,9 @@ class Wan(Architecture):
         """Return (inputs, outputs) of every Linear of the published transformer by original name; imports torch."""
         from musubi.architectures.wan.denoiser import empty_transformer
         from musubi.architectures.wan.facts import published_facts
-        from musubi.networks.groups import groups_of
+        from musubi.networks.groups import shapes_of
 
-        groups = groups_of(empty_transformer(published_facts(self.published)), self.keys)
-        return {name: (group.in_features, sum(group.rows)) for name, group in groups.items()}
+        return shapes_of(empty_transformer(published_facts(self.published)), self.keys)
 
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""
