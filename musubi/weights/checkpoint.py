@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from musubi.core.errors import Issue, WeightsError, shown
+from musubi.weights.companions import Stated
 from musubi.weights.files import checkpoint_files
+from musubi.weights.foreign import refuse_foreign
 from musubi.weights.pickled import PickledFile
+from musubi.weights.room import room
 from musubi.weights.safetensor import SafetensorsFile
 
 
@@ -40,8 +43,8 @@ class WeightsFile(Protocol):
         """Return a tensor's type without reading it."""
         ...
 
-    def read(self, name: str) -> Tensor:
-        """Read one tensor."""
+    def copy(self, name: str, target: Tensor, *, start: int = 0) -> None:
+        """Fill a contiguous ``target`` with the rows of a tensor that begin at ``start``, in the target's own type."""
         ...
 
     def close(self) -> None:
@@ -62,9 +65,11 @@ class Checkpoint:
     def __init__(self, files: Sequence[WeightsFile]) -> None:
         self._files: tuple[WeightsFile, ...] = tuple(files)
         self._home: dict[str, WeightsFile] = {}
+        self._repeated: list[str] = []
         for file in files:
             for name in file.names():
-                self._home.setdefault(name, file)
+                if self._home.setdefault(name, file) is not file:
+                    self._repeated.append(name)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -76,6 +81,11 @@ class Checkpoint:
         """How errors call this checkpoint: its first file, and how many more there are."""
         first, *others = self.paths
         return shown(first) + (f" (and {len(others)} more)" if others else "")
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Names that more than one file has: which of the tensors counts would hang on the order of the files."""
+        return tuple(self._repeated)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -106,13 +116,32 @@ class Checkpoint:
         """Return a tensor's type; reads only the header."""
         return self._home[name].dtype(name)
 
+    def stated(self) -> dict[str, Stated]:
+        """Return type and shape of every tensor; reads only the headers."""
+        return {name: Stated(_type_name(file, name), file.shape(name)) for name, file in self._home.items()}
+
     def read(self, name: str) -> Tensor:
-        """Read one tensor to the CPU. It may share memory with the file: copy it to keep it.
+        """Read one tensor into memory of its own, on the CPU.
 
         Raises:
             WeightsError: The file is damaged there.
         """
-        return self._home[name].read(name)
+        tensor = room(self.shape(name), self.dtype(name))
+        self.copy(name, tensor)
+        return tensor
+
+    def copy(self, name: str, target: Tensor, *, start: int = 0) -> None:
+        """Fill a contiguous tensor, on any device, with rows of one of the checkpoint's, in the target's own type.
+
+        Args:
+            name: The tensor to read from.
+            target: What to fill; its first axis is rows, and the others are those of the tensor.
+            start: The first row.
+
+        Raises:
+            WeightsError: The file is damaged there.
+        """
+        self._home[name].copy(name, target, start=start)
 
     def close(self) -> None:
         """Let go of all files."""
@@ -132,8 +161,8 @@ def open_checkpoint(path: Path | Sequence[Path]) -> Checkpoint:
     """Open a checkpoint of any layout: single file, shards, index, folder, safetensors or (safely) pickled.
 
     Raises:
-        WeightsError: Files are missing, damaged or of an unknown kind, or unpickling one would run code. All files with
-            problems are named at once.
+        WeightsError: Files are missing, damaged or of an unknown kind, or unpickling one would run code: all files with
+            problems are named at once. Or the weights are quantised in a way that is not supported.
     """
     problems: list[Issue] = []
     opened: list[WeightsFile] = []
@@ -146,5 +175,15 @@ def open_checkpoint(path: Path | Sequence[Path]) -> Checkpoint:
                 problems.extend(error.issues)
         if problems:
             raise WeightsError("weights cannot be read", problems)
+        checkpoint = Checkpoint(opened)
+        refuse_foreign(checkpoint)
         undo.pop_all()
-    return Checkpoint(opened)
+    return checkpoint
+
+
+def _type_name(file: WeightsFile, name: str) -> str:
+    """Return torch's name of a type; nothing for one that this torch lacks, which is an error where it is read."""
+    try:
+        return str(file.dtype(name)).removeprefix("torch.")
+    except WeightsError:
+        return ""

@@ -6,22 +6,25 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 
-import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from musubi.architecture import WeightHook
 from musubi.core.errors import Issue, WeightsError
 from musubi.keymap import KeyMap
 from musubi.weights.checkpoint import Checkpoint
+from musubi.weights.companions import Companions
+from musubi.weights.filling import Filler, matches, scale_place, segments
 from musubi.weights.naming import PREFIXES, Piece, plan_pieces, strip
+from musubi.weights.progress import loading
+from musubi.weights.room import give_back
 from musubi.weights.slots import Slots
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 12
-_QUANTISED = re.compile(r"(.*\.)?(scaled_fp8|scale_weight|weight_scale(_\w+)?|scale_input|input_scale|comfy_quant)")
-_QUANTISED_HINT = "use the bf16, fp16 or plain fp8 version of these weights; musubi quantises them while loading"
+_AT_ONCE = 16 << 20
+"""Bytes to read before memory that hooks have freed is given back."""
 
 
 def load_into(
@@ -43,6 +46,10 @@ def load_into(
     returns as a tensor is cast to ``dtype``, or to float32 where the original name matches a ``keep_float32`` pattern;
     what it returns as a mapping is stored as it is. Buffers that the checkpoint does not hold keep type and value.
 
+    A matrix that the file holds in 8 bits stays in these bits, with its scales, where the model has places of that very
+    form (``weight`` of its type; ``scale`` of the shape of its scales, or none); ``on_weight`` does not see it. Any
+    other is read as what it stands for: ``on_weight`` sees float32.
+
     Args:
         model: The module to fill; its parameters come out frozen.
         checkpoint: Where the tensors are.
@@ -56,83 +63,41 @@ def load_into(
 
     Raises:
         WeightsError: Names are unknown, missing or claimed twice, shapes differ (all of it reported together), the file
-            is quantised already, or it is damaged.
+            is damaged.
     """
-    refuse_quantised(checkpoint)
-    slots = Slots(model)
+    slots, place = Slots(model), torch.device(device)
+    found = Companions.of(checkpoint.stated())
     names = {name: strip(name, prefixes) for name in checkpoint.names()}
-    wanted = {name: short for name, short in names.items() if not _matches(short, ignore)}
-    pieces, issues = plan_pieces(wanted, keys, slots.names)
-    issues += _wrong_shapes(pieces, slots, checkpoint)
-    issues += _missing(pieces, slots, lenient=on_weight is not None)
-    if issues:
-        raise WeightsError(f"{checkpoint.label} does not fit the model", _shortened(issues))
-    filler = _Filler(
+    wanted = {name: short for name, short in names.items() if not matches(short, ignore)}
+    pieces, issues = plan_pieces({n: s for n, s in wanted.items() if n not in found.names}, keys, slots.names)
+    filler = Filler(
         slots=slots,
         checkpoint=checkpoint,
-        device=torch.device(device),
+        scales=found.scales,
+        device=place,
         dtype=dtype,
         on_weight=on_weight,
         keep_float32=keep_float32,
     )
-    for piece in pieces:
-        filler.fill(piece)
-    _finish(model, slots, checkpoint, torch.device(device))
+    issues += [issue for issue in found.issues if issue.path in wanted]
+    issues += [Issue(name, "is in more than one file") for name in checkpoint.repeated if name in wanted]
+    issues += [*_wrong_shapes(pieces, slots, checkpoint), *_without_scales(pieces, filler), *_missing(pieces, filler)]
+    if issues:
+        raise WeightsError(f"{checkpoint.label} does not fit the model", _shortened(issues))
+    _fill(filler, pieces)
+    _finish(model, slots, checkpoint, place)
 
 
-def refuse_quantised(checkpoint: Checkpoint) -> None:
-    """Raise ``WeightsError`` if the file's weights are quantised already (ComfyUI's ``fp8_scaled``, ...)."""
-    found = next((name for name in checkpoint.names() if _QUANTISED.fullmatch(name)), None)
-    if found is not None:
-        problem = Issue(checkpoint.label, f"is already quantised (it contains {found!r})", _QUANTISED_HINT)
-        raise WeightsError("quantised weights", [problem])
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class _Filler:
-    slots: Slots
-    checkpoint: Checkpoint
-    device: torch.device
-    dtype: torch.dtype
-    on_weight: WeightHook | None
-    keep_float32: Sequence[str]
-
-    def fill(self, piece: Piece) -> None:
-        """Read one original tensor, let the hook see it, and store its rows."""
-        source = self._read(piece)
-        result = source if self.on_weight is None else self.on_weight(piece.original, source.to(self.device))
-        if isinstance(result, Tensor):
-            leaf = piece.targets[0].rpartition(".")[2]
-            result = {leaf: result.to(self.device, self._type(piece.original, result))}
-        heights = [(self.slots.shape(name) or (1,))[0] for name in piece.targets]
-        for leaf, tensor in result.items():
-            for target, part in zip(piece.targets, _rows(tensor, heights), strict=True):
-                module = target.rpartition(".")[0]
-                self.slots.put(f"{module}.{leaf}" if module else leaf, _own(part, source))
-
-    def _read(self, piece: Piece) -> Tensor:
-        tensors = [self.checkpoint.read(name) for name in piece.sources]
-        return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-
-    def _type(self, original: str, tensor: Tensor) -> torch.dtype:
-        if not tensor.is_floating_point():
-            return tensor.dtype
-        return torch.float32 if _matches(original, self.keep_float32) else self.dtype
-
-
-def _rows(tensor: Tensor, heights: Sequence[int]) -> Sequence[Tensor]:
-    """Split a tensor among parameters by their rows; what has no such rows (a common scale) each gets whole."""
-    if len(heights) == 1 or tensor.ndim == 0 or tensor.shape[0] != sum(heights):
-        return [tensor] * len(heights)
-    return torch.split(tensor, list(heights))
-
-
-def _own(tensor: Tensor, source: Tensor) -> Tensor:
-    """Return the tensor with memory of its own, not the file's and not shared with neighbours."""
-    tensor = tensor.detach()
-    shared = tensor.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
-    partial = tensor.untyped_storage().nbytes() != tensor.nbytes
-    return tensor.clone(memory_format=torch.contiguous_format) if shared or partial else tensor.contiguous()
+def _fill(filler: Filler, pieces: Sequence[Piece]) -> None:
+    waiting = 0
+    with loading(filler.checkpoint.paths[0].name, sum(map(filler.nbytes, pieces))) as came:
+        for piece in pieces:
+            filler.fill(piece)
+            came(filler.nbytes(piece))
+            waiting += filler.nbytes(piece)
+            if waiting > _AT_ONCE and filler.on_weight is not None:
+                give_back()
+                waiting = 0
 
 
 def _wrong_shapes(pieces: Iterable[Piece], slots: Slots, checkpoint: Checkpoint) -> list[Issue]:
@@ -147,16 +112,23 @@ def _wrong_shapes(pieces: Iterable[Piece], slots: Slots, checkpoint: Checkpoint)
     return issues
 
 
-def _missing(pieces: Iterable[Piece], slots: Slots, *, lenient: bool) -> list[Issue]:
-    """Name what nothing fills; with a hook, its module being filled is enough, since the hook may add tensors."""
-    filled = {slots.canonical(name) for piece in pieces for name in piece.targets}
-    modules = {name.rpartition(".")[0] for name in filled}
-    absent = [name for name in slots.required if name not in filled]
+def _without_scales(pieces: Iterable[Piece], filler: Filler) -> list[Issue]:
+    """Name matrices of whole numbers that nothing says the meaning of."""
     return [
-        Issue(name, "is missing from the file")
-        for name in absent
-        if not (lenient and name.rpartition(".")[0] in modules)
+        Issue(piece.original, "is stored as whole numbers without scales")
+        for piece in pieces
+        if any(filler.is_meaningless(segment) for segment in segments(piece, filler.slots))
     ]
+
+
+def _missing(pieces: Sequence[Piece], filler: Filler) -> list[Issue]:
+    """Name what nothing fills; with a hook, its module being filled is enough, since the hook may add tensors."""
+    slots = filler.slots
+    filled = {slots.canonical(name) for piece in pieces for name in piece.targets}
+    kept = {scale_place(name) for piece in pieces if filler.keeps(piece) for name in piece.targets}
+    modules = {name.rpartition(".")[0] for name in filled if filler.on_weight is not None}
+    absent = [name for name in slots.required if name not in filled | kept and name.rpartition(".")[0] not in modules]
+    return [Issue(name, "is missing from the file") for name in absent]
 
 
 def _finish(model: nn.Module, slots: Slots, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -189,7 +161,3 @@ def _verb(message: str) -> str:
 
 def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)

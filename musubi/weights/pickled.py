@@ -1,4 +1,8 @@
-"""PyTorch's own files (``.pth .pt .bin``), mapped into memory and unpickled without running code."""
+"""PyTorch's own files (``.pth .pt .bin``), mapped into memory and unpickled without running code.
+
+A map counts as memory of the process as far as it was read, so it is made anew every now and then. Files older than
+torch 1.6 cannot be mapped: they are in memory as a whole while they are open.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from torch import Tensor
 from musubi.core.errors import Issue, WeightsError, shown
 
 _WRAPPERS = ("module", "state_dict", "model_state_dict")
+MAPPED, PER_TENSOR = 32 << 20, 256 << 10
+"""Bytes to read from one map before it is made anew, at least, and for each tensor: unpickling takes time for each."""
+
 _GLOBAL = re.compile(r"(?:GLOBAL|class|global|type) ['\"]?([\w.]+\.[\w.]+)['\"]?")
 
 
@@ -23,7 +30,9 @@ class PickledFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tensors = _tensors(_unpickle(path), path)
+        self._is_archive = _is_archive(path)
+        self._tensors = self._mapped()
+        self._read = 0
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -42,18 +51,37 @@ class PickledFile:
         """Return a tensor's type."""
         return self._tensors[name].dtype
 
-    def read(self, name: str) -> Tensor:
-        """Return one tensor, backed by the file."""
-        return self._tensors[name].detach()
+    def copy(self, name: str, target: Tensor, *, start: int = 0) -> None:
+        """Fill ``target`` with the rows of a tensor that begin at ``start``, in the target's own type and device."""
+        source = self._tensors[name].detach()
+        target.copy_(source[start : start + len(target)] if source.ndim else source)
+        self._read += target.numel() * source.dtype.itemsize
+        del source
+        if self._is_archive and self._read >= max(MAPPED, PER_TENSOR * len(self._tensors)):
+            self.close()
+            self._tensors = self._mapped()
+            self._read = 0
 
     def close(self) -> None:
-        """Let go of the file; tensors read from it stay valid."""
+        """Let go of the file."""
         self._tensors = {}
 
+    def _mapped(self) -> dict[str, Tensor]:
+        return _tensors(_unpickle(self.path, is_archive=self._is_archive), self.path)
 
-def _unpickle(path: Path) -> object:
+
+def _is_archive(path: Path) -> bool:
+    """Tell whether a file has torch's format since 1.6, which can be mapped."""
     try:
-        return _load(path)
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError as error:
+        raise WeightsError("weights cannot be read", [Issue(shown(path), str(error))]) from error
+
+
+def _unpickle(path: Path, *, is_archive: bool) -> object:
+    try:
+        return _load(path, is_archive=is_archive)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
@@ -64,12 +92,9 @@ def _unpickle(path: Path) -> object:
         raise WeightsError("weights cannot be read" if no_room else "damaged weights", [problem]) from error
 
 
-def _load(path: Path) -> object:
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
+def _load(path: Path, *, is_archive: bool) -> object:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
-        # Files older than torch 1.6 are plain pickles, which cannot be mapped.
         return torch.load(path, map_location="cpu", mmap=is_archive, weights_only=True)
 
 

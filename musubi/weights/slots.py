@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 
@@ -38,8 +39,21 @@ class Slots:
         return self._canonical.get(name, name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape a slot expects."""
+        """Return the shape of what fills a slot: of a Linear's weight that before it is quantised."""
+        owner, _, leaf = name.rpartition(".")
+        module = self._model.get_submodule(owner)
+        if leaf == "weight" and isinstance(module, nn.Linear):
+            return module.out_features, module.in_features
         return tuple(self._tensors[name].shape)
+
+    def stored_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a slot as it is, None if there is no such slot."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else tuple(tensor.shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the type of a slot."""
+        return self._tensors[name].dtype
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Store a tensor in a slot, under all its names, as a frozen parameter or as a buffer."""

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from musubi.core.errors import WeightsError
+from musubi.weights import pickled
+from musubi.weights.checkpoint import Checkpoint
 from musubi.weights.pickled import PickledFile
 
 
@@ -24,13 +27,13 @@ def test_a_state_dict_is_found_in_its_wrappers(wrapper: tuple[str, ...], tmp_pat
     assert file.names() == ("a",)
     assert file.shape("a") == (2, 3)
     assert file.dtype("a") == torch.float32
-    assert torch.equal(file.read("a"), torch.ones(2, 3))
+    assert torch.equal(_read(file), torch.ones(2, 3))
 
 
 def test_the_old_format_is_read_too(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(8)}, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
 
-    assert torch.equal(PickledFile(tmp_path / "model.pt").read("a"), torch.arange(8))
+    assert torch.equal(_read(PickledFile(tmp_path / "model.pt")), torch.arange(8))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -82,3 +85,31 @@ def test_a_file_without_named_tensors_is_refused(content: object, tmp_path: Path
 
     with pytest.raises(WeightsError, match="no named tensors"):
         PickledFile(tmp_path / "odd.pth")
+
+
+def test_rows_of_a_turned_tensor_are_copied_in_another_type(tmp_path: Path) -> None:
+    turned = torch.arange(12.0).view(3, 4).T
+    torch.save({"a": turned}, tmp_path / "model.pth")
+    target = torch.empty(2, 3, dtype=torch.bfloat16)
+
+    PickledFile(tmp_path / "model.pth").copy("a", target, start=1)
+
+    assert torch.equal(target, turned[1:3].bfloat16())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_map_that_is_made_anew_holds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, zipped: bool
+) -> None:
+    monkeypatch.setattr(pickled, "MAPPED", 100)
+    monkeypatch.setattr(pickled, "PER_TENSOR", 1)
+    tensors = {str(i): torch.full((8,), float(i)) for i in range(20)}
+    torch.save(tensors, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+
+    checkpoint = Checkpoint([PickledFile(tmp_path / "model.pth")])
+
+    assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in tensors.items())
+
+
+def _read(file: PickledFile) -> Tensor:
+    return Checkpoint([file]).read("a")

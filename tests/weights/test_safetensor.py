@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from musubi.core.errors import WeightsError
+from musubi.weights.checkpoint import Checkpoint
 from musubi.weights.safetensor import SafetensorsFile
 
 TYPES = [
@@ -27,7 +29,7 @@ def test_every_type_is_read_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> N
 
     assert file.dtype("x") == dtype
     assert file.shape("x") == (3, 2)
-    assert torch.equal(file.read("x").view(torch.uint8), tensor.view(torch.uint8))
+    assert torch.equal(_read(file).view(torch.uint8), tensor.view(torch.uint8))
 
 
 def test_metadata_is_not_a_tensor(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_file_that_shrank_after_it_was_opened_is_named(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-100])
 
     with pytest.raises(WeightsError, match=r"x\.safetensors: cannot be read"):
-        file.read("x")
+        _read(file)
 
 
 def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
         path = tmp_path / f"{padding}.safetensors"
         path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<2f", 1.5, -2.0))
 
-        assert SafetensorsFile(path).read("x").tolist() == [1.5, -2.0]
+        assert _read(SafetensorsFile(path)).tolist() == [1.5, -2.0]
 
 
 def test_writing_to_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_writing_to_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(64)}, path)
     before = path.read_bytes()
 
-    SafetensorsFile(path).read("x").fill_(1.0)
+    _read(SafetensorsFile(path)).fill_(1.0)
 
     assert path.read_bytes() == before
 
@@ -80,7 +82,7 @@ def test_writing_to_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
 def test_an_empty_tensor_is_read(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(0, 3)}, tmp_path / "x.safetensors")
 
-    assert SafetensorsFile(tmp_path / "x.safetensors").read("x").shape == (0, 3)
+    assert _read(SafetensorsFile(tmp_path / "x.safetensors")).shape == (0, 3)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 40, -1], ids=lambda keep: f"first {keep} bytes")
@@ -108,3 +110,27 @@ def test_a_file_that_is_something_else_is_recognised(content: bytes, message: st
 
     with pytest.raises(WeightsError, match=message):
         SafetensorsFile(path)
+
+
+def test_rows_come_from_where_they_are_asked_for(tmp_path: Path) -> None:
+    tensor = torch.arange(24.0).view(6, 4)
+    save_file({"before": torch.ones(3), "x": tensor}, tmp_path / "x.safetensors")
+    target = torch.zeros(2, 4)
+
+    SafetensorsFile(tmp_path / "x.safetensors").copy("x", target, start=3)
+
+    assert torch.equal(target, tensor[3:5])
+
+
+def test_a_type_is_converted_piece_by_piece_on_the_way(tmp_path: Path) -> None:
+    tensor = torch.randn(1100, 1000, generator=torch.Generator().manual_seed(0))
+    save_file({"x": tensor}, tmp_path / "x.safetensors")
+    target = torch.empty(1099, 1000, dtype=torch.bfloat16)
+
+    SafetensorsFile(tmp_path / "x.safetensors").copy("x", target, start=1)
+
+    assert torch.equal(target, tensor[1:].bfloat16())
+
+
+def _read(file: SafetensorsFile) -> Tensor:
+    return Checkpoint([file]).read("x")

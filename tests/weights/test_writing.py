@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from musubi.core.errors import ConfigError
+from musubi.weights.checkpoint import Checkpoint
 from musubi.weights.safetensor import SafetensorsFile
 from musubi.weights.writing import Shape, streamed
 
@@ -43,7 +44,7 @@ def test_what_is_put_in_any_order_is_read_back(
         for name in names:
             writer.put(name, tensors[name])
 
-    theirs, ours = load_file(path), SafetensorsFile(path)
+    theirs, ours = load_file(path), Checkpoint([SafetensorsFile(path)])
     assert ours.names() == tuple(tensors)
     for name, tensor in tensors.items():
         for found in (theirs[name], ours.read(name)):
