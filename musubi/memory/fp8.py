@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Mode = Literal["block", "channel", "tensor"]
-"""What shares a scale: ``block`` consecutive inputs of a row, a row (output channel), or the whole weight."""
-
-CHUNK_ELEMENTS = 1 << 18
-"""How many elements are quantised at a time; temporaries stay near 4 MB whatever the size of the weight."""
+from musubi.memory.restoring import restore
+from musubi.memory.scales import Mode, chunks, grouped, largest, scale_shape
 
 SMALLEST_SCALE = 1e-8
-
-
-def effective_mode(shape: torch.Size | tuple[int, ...], mode: Mode, block: int) -> Mode:
-    """Return the mode that a weight gets: ``tensor`` unless it is a matrix, ``channel`` unless ``block`` divides it."""
-    if len(shape) != 2:
-        return "tensor"
-    return "channel" if mode == "block" and shape[1] % block else mode
-
-
-def scale_shape(shape: torch.Size | tuple[int, ...], *, mode: Mode = "block", block: int = 64) -> tuple[int, ...]:
-    """Return the shape of the scales of a weight: (rows, blocks, 1), (rows, 1) or ()."""
-    match effective_mode(shape, mode, block):
-        case "block":
-            return (shape[0], shape[1] // block, 1)
-        case "channel":
-            return (shape[0], 1)
-        case "tensor":
-            return ()
+_EXACT = frozenset((torch.bfloat16, torch.float32))
+"""Types whose small scales keep all their digits; float16's do not."""
 
 
 def quantise(
@@ -46,36 +25,34 @@ def quantise(
     shape = scale_shape(weight.shape, mode=mode, block=block)
     stored = torch.empty(weight.shape, dtype=dtype, device=weight.device)
     scale = torch.empty(shape, dtype=weight.dtype, device=weight.device)
+    groups, kept = grouped(weight, shape), grouped(stored, shape)
     if not shape:
-        largest = weight.abs().amax() if weight.numel() else weight.new_zeros(())
-        scale.copy_(_scale(largest, dtype))
-    flat, flat_stored = _grouped(weight, shape), _grouped(stored, shape)
-    rows = max(1, CHUNK_ELEMENTS // max(1, flat[0].numel())) if len(flat) else 1
-    for start in range(0, len(flat), rows):
-        part = flat[start : start + rows]
+        parts = [largest(groups[rows]) for rows in chunks(groups)]
+        scale.copy_(_scale(torch.cat(parts).amax() if parts else scale.new_zeros(()), dtype))
+    for rows in chunks(groups):
+        part = groups[rows]
         if shape:
-            scale[start : start + rows] = _scale(part.abs().amax(dim=-1, keepdim=True), dtype)
-        used = scale[start : start + rows] if shape else scale
-        flat_stored[start : start + rows] = _round(part, used.float(), dtype)
+            scale[rows] = _scale(largest(part), dtype)
+        kept[rows] = _divided(part, scale[rows] if shape else scale, dtype)
     return stored, scale
 
 
 def dequantise(stored: Tensor, scale: Tensor) -> Tensor:
     """Return the weight in the scales' dtype."""
-    return (_grouped(stored, scale.shape).to(scale.dtype) * scale).view(stored.shape)
+    return restore(stored, scale, scale.dtype)
 
 
-def _grouped(weight: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Return a view whose last axis shares a scale: (rows, blocks, block), (rows, inputs) or (numel,)."""
-    if len(shape) == 3:
-        return weight.reshape(shape[0], shape[1], -1)
-    return weight if shape else weight.reshape(-1)
+def _scale(extreme: Tensor, dtype: torch.dtype) -> Tensor:
+    return (extreme / torch.finfo(dtype).max).clamp_(min=SMALLEST_SCALE)
 
 
-def _scale(largest: Tensor, dtype: torch.dtype) -> Tensor:
-    return (largest / torch.finfo(dtype).max).clamp_(min=SMALLEST_SCALE)
-
-
-def _round(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def _divided(part: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float32 quotients that are only left to be rounded."""
+    used = scale.float()
+    quotient = part.to(torch.float32, copy=True).div_(used)
+    if scale.dtype in _EXACT and scale.device.type == "cpu" and float(used.amax()) < torch.inf:
+        # A scale is finite only if its weights are, and its own rounding lets quotients exceed the largest number by
+        # 2^-8 of it at most, which rounds down. Asking an accelerator for this would make the host wait.
+        return quotient
     limit = torch.finfo(dtype).max
-    return (weight.float() / scale).nan_to_num_(0.0).clamp_(-limit, limit).to(dtype)
+    return quotient.nan_to_num_(0.0).clamp_(-limit, limit)

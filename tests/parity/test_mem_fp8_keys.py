@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from musubi import QwenImage, Wan
+from musubi import FluxKontext, FramePack, QwenImage, Wan
 from musubi.architecture import Layout
 from musubi.memory.quantise import quantises
 from tests.parity import cases
 
-LAYOUTS: dict[str, Layout] = {"wan": Wan.t2v_14b().layout, "qwen_image": QwenImage.text_to_image().layout}
+LAYOUTS: dict[str, Layout] = {
+    "wan": Wan.t2v_14b().layout,
+    "framepack": FramePack().layout,
+    "flux_kontext": FluxKontext().layout,
+    "qwen_image": QwenImage.text_to_image().layout,
+}
 CASES = [
     (stem, architecture, name, expected)
     for stem in cases.vector_stems("mem_fp8_keys")
@@ -24,7 +29,4 @@ CASES = [
     ids=[f"{stem}-{architecture}-{name}" for stem, architecture, name, _ in CASES],
 )
 def test_mem_fp8_keys(architecture: str, name: str, *, expected: bool) -> None:
-    if architecture not in LAYOUTS:
-        pytest.skip(f"{architecture} has no denoiser here yet")
-
     assert quantises(name, LAYOUTS[architecture]) == expected

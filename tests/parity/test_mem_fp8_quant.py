@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from musubi.memory import fp8
+from musubi.memory import fp8, scales
+from musubi.memory.formats import FP8
 from musubi.memory.quant_linear import QuantLinear
 from tests.parity import cases
 
@@ -31,7 +32,7 @@ def test_mem_fp8_quant_bits_and_scales(stem: str, case: dict[str, Any], tensors:
     stored, scale = _quantised(known, case)
 
     assert (
-        fp8.effective_mode(known[case["weight"]].shape, case["requested_mode"], case["block_size"])
+        scales.effective_mode(known[case["weight"]].shape, case["requested_mode"], case["block_size"])
         == (case["effective_mode"])
     )
     assert list(stored.shape) == case["q_shape"]
@@ -70,7 +71,7 @@ def _quantised(known: dict[str, Tensor], case: dict[str, Any]) -> tuple[Tensor, 
 def _linear(known: dict[str, Tensor], case: dict[str, Any], own: dict[str, Tensor]) -> QuantLinear:
     weight = known[case["weight"]]
     linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=weight.dtype)
-    made = QuantLinear.of(linear, mode=case["requested_mode"], block=case["block_size"])
+    made = QuantLinear.of(linear, format=FP8(case["requested_mode"], block=case["block_size"]))
     stored, scale = _quantised(known, case)
     for name, tensor in {"weight": stored, "scale": scale, "bias": own["bias"]}.items():
         made.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
