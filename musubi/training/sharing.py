@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import platform
 import shutil
 import tempfile
@@ -13,12 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from musubi.memory.packing import ALIGNMENT, aligned
+from musubi.memory.streamable import SMALLEST
 from musubi.training.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 _MEMORY = Path("/dev/shm")
-_ALIGNMENT = 64
+_PAGE = mmap.PAGESIZE
 _MARGIN = 64 << 20
 """Bytes that are left free for others."""
 
@@ -54,17 +57,21 @@ def roomy(size: int, places: Iterable[Path]) -> Path | None:
 
 
 def _frozen(model: nn.Module) -> Iterator[Tensor]:
-    """Yield each frozen tensor of the host once, in the model's order."""
+    """Yield each frozen tensor of the host once, module by module: those of a block are neighbours.
+
+    Block swap then copies a block to the device from where it lies, see ``musubi.memory.arena``.
+    """
     seen: set[int] = set()
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and not tensor.requires_grad and id(tensor) not in seen and tensor.numel():
-            seen.add(id(tensor))
-            yield tensor
+    for module in model.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.device.type == "cpu" and not tensor.requires_grad and id(tensor) not in seen and tensor.numel():
+                seen.add(id(tensor))
+                yield tensor
 
 
 def written(tensors: list[Tensor]) -> Path | None:
     """Write the tensors one after the other into a new file and return its path; None if there is no room for it."""
-    size = sum(map(_room, tensors))
+    starts, size = _laid_out(tensors)
     place = roomy(size, (_MEMORY, Path(tempfile.gettempdir())))
     if place is None:
         logger.warning("no room to share %.1f GiB of weights: each process keeps its own copy", size / (1 << 30))
@@ -72,22 +79,19 @@ def written(tensors: list[Tensor]) -> Path | None:
     path = Path(tempfile.mkdtemp(prefix="musubi-", dir=place)) / "weights"
     with path.open("wb") as file:
         file.truncate(size)
-    start = 0
     whole = _bytes(path, size)
-    for tensor in tensors:
+    for tensor, start in zip(tensors, starts, strict=True):
         whole[start : start + tensor.nbytes].copy_(_raw(tensor))
-        start += _room(tensor)
     return path
 
 
 def mapped(tensors: list[Tensor], path: Path) -> None:
     """Let every tensor use its part of the file instead of memory of its own."""
-    whole = _bytes(path, sum(map(_room, tensors)))
-    start = 0
-    for tensor in tensors:
+    starts, size = _laid_out(tensors)
+    whole = _bytes(path, size)
+    for tensor, start in zip(tensors, starts, strict=True):
         part = whole[start : start + tensor.nbytes]
         tensor.data = part.view(tensor.dtype).view(tensor.shape)
-        start += _room(tensor)
 
 
 def _bytes(path: Path, size: int) -> Tensor:
@@ -98,5 +102,14 @@ def _raw(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _room(tensor: Tensor) -> int:
-    return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+def _laid_out(tensors: Iterable[Tensor]) -> tuple[list[int], int]:
+    """Return where each tensor begins, and where the last one ends; whatever can stream begins a page.
+
+    So each block can be pinned by itself, and equal blocks lie equally.
+    """
+    starts, end = [], 0
+    for tensor in tensors:
+        start = aligned(end, _PAGE if tensor.nbytes > SMALLEST else ALIGNMENT)
+        starts.append(start)
+        end = start + tensor.nbytes
+    return starts, aligned(end, ALIGNMENT)

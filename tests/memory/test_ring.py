@@ -1,72 +1,20 @@
 from __future__ import annotations
 
-import threading
-import time
+import logging
 from contextlib import ExitStack
-from random import Random
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from musubi import GradientCheckpointing
-from musubi.memory.ring import Copier, HostCopier, Ring, frozen_matrices, streaming
-from musubi.memory.schedule import spread
+from musubi.memory.ring import Copier, HostCopier, streaming
+from musubi.memory.streamable import streamable
 from tests.memory import tiny
+from tests.memory.copiers import LateCopier, ThreadedCopier
+from tests.memory.tiny_blocks import stream, through
 
 CPU = torch.device("cpu")
-NAN = 0xFF
-"""A byte that makes NaN of every float type when repeated."""
-
-
-class LateCopier:
-    """Poison a slot at once and fill it only when somebody waits for it, as late as a device may."""
-
-    def copy(self, target: Tensor, source: Tensor) -> list[Tensor]:
-        target.fill_(NAN)
-        return [target, source]
-
-    def wait(self, ticket: object) -> None:
-        assert isinstance(ticket, list)
-        if ticket:
-            target, source = ticket
-            target.copy_(source)
-            ticket.clear()
-
-    def close(self) -> None:
-        return None
-
-
-class ThreadedCopier:
-    """Poison a slot at once and fill it from another thread after a random delay."""
-
-    def __init__(self) -> None:
-        self._random = Random(0)
-
-    def copy(self, target: Tensor, source: Tensor) -> threading.Thread:
-        target.fill_(NAN)
-        delay = self._random.random() * 1e-3
-
-        def later() -> None:
-            time.sleep(delay)
-            target.copy_(source)
-
-        thread = threading.Thread(target=later)
-        thread.start()
-        return thread
-
-    def wait(self, ticket: object) -> None:
-        assert isinstance(ticket, threading.Thread)
-        ticket.join()
-
-    def close(self) -> None:
-        return None
-
-
-def _stream(stack: ExitStack, model: nn.Module, streamed: int, *, slots: int = 2, copier: Copier | None = None) -> Ring:
-    blocks = [model.get_submodule(f"blocks.{index}") for index in spread(streamed, tiny.LAYERS)]
-    (ring,) = stack.enter_context(streaming(model, blocks, device=CPU, slots=slots, copier=copier or LateCopier()))
-    return ring
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "all", "every second", "the model's own"])
@@ -88,7 +36,7 @@ def test_outputs_and_gradients_are_those_of_the_resident_model(
             stack.enter_context(GradientCheckpointing(every=every).place(model, tiny.PLACEMENT))
         if checkpointing == "the model's own":
             model.enable_gradient_checkpointing()  # type: ignore[operator]
-        _stream(stack, model, streamed, slots=slots, copier=copier())
+        stream(stack, model, streamed, slots=slots, copier=copier())
 
         for _ in range(2):
             assert tiny.equal(tiny.step(model, trained), expected)
@@ -101,7 +49,7 @@ def test_the_exit_gives_back_the_same_parameters_bit_for_bit() -> None:
     hooks = _hooks(model)
 
     with ExitStack() as stack:
-        _stream(stack, model, 4)
+        stream(stack, model, 4)
         tiny.generation(model)
 
     assert tiny.unchanged(model, before)
@@ -114,7 +62,7 @@ def test_a_state_dict_has_the_true_weights_at_any_moment() -> None:
     before = tiny.snapshot(model)
 
     with ExitStack() as stack:
-        _stream(stack, model, 5)
+        stream(stack, model, 5)
         assert tiny.unchanged(model, before)
         tiny.generation(model)
         assert tiny.unchanged(model, before)
@@ -135,7 +83,7 @@ def test_gradients_accumulate_and_several_forwards_may_precede_one_backward() ->
         expected = gradients()
         with GradientCheckpointing().place(model, tiny.PLACEMENT):
             checkpointed = gradients()
-        _stream(stack, model, 5)
+        stream(stack, model, 5)
         assert tiny.equal(gradients(), expected)
         stack.enter_context(GradientCheckpointing().place(model, tiny.PLACEMENT))
         assert tiny.equal(gradients(), checkpointed)
@@ -150,7 +98,7 @@ def test_a_clean_step_follows_one_that_failed_half_way(where: str) -> None:
 
     with ExitStack() as stack:
         stack.enter_context(trained.attached(model))
-        _stream(stack, model, 4)
+        stream(stack, model, 4)
         with _failing(model.get_submodule("blocks.3"), where), pytest.raises(RuntimeError, match="on purpose"):
             tiny.step(model, trained)
 
@@ -159,63 +107,32 @@ def test_a_clean_step_follows_one_that_failed_half_way(where: str) -> None:
 
 def test_skipped_blocks_do_no_harm() -> None:
     model = tiny.transformer()
-    blocks = model.get_submodule("blocks")
-    assert isinstance(blocks, nn.ModuleList)
-    value = torch.randn(1, 8, 64)
-    others = torch.randn(1, 5, 64), torch.randn(1, 6, 64), tiny.rotation(model)
-
-    def run() -> Tensor:
-        result = value
-        for index in (0, 3, 2, 5, 5, 1):
-            result = blocks[index](result, *others)
-        return result
 
     with torch.no_grad():
-        expected = run()
+        expected = through(model, (0, 3, 2, 5, 5, 1), torch.ones(1, 8, 64))
         with ExitStack() as stack:
-            _stream(stack, model, 5)
-            assert torch.equal(run(), expected)
+            stream(stack, model, 5)
+            assert torch.equal(through(model, (0, 3, 2, 5, 5, 1), torch.ones(1, 8, 64)), expected)
 
 
-def test_a_step_copies_each_streamed_block_twice_but_for_the_slots() -> None:
+@pytest.mark.parametrize("checkpointing", ["none", "all", "the model's own"])
+def test_a_step_copies_each_streamed_block_twice_but_for_the_slots(checkpointing: str) -> None:
     model = tiny.transformer()
     trained = tiny.adapters(model)
 
     with ExitStack() as stack:
         stack.enter_context(trained.attached(model))
-        ring = _stream(stack, model, 5)
+        if checkpointing == "all":
+            stack.enter_context(GradientCheckpointing().place(model, tiny.PLACEMENT))
+        if checkpointing == "the model's own":
+            model.enable_gradient_checkpointing()  # type: ignore[operator]
+        ring = stream(stack, model, 5)
         tiny.step(model, trained)
         before = ring.copies
         tiny.step(model, trained)
 
     assert ring.copies - before == 2 * (5 - 2)
-
-
-def test_blocks_called_with_keywords_are_followed_too() -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(8, 8)
-
-        def forward(self, *, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.tanh(self.linear(hidden)), hidden
-
-    torch.manual_seed(0)
-    model = nn.ModuleList([Block() for _ in range(5)]).requires_grad_(requires_grad=False)
-
-    def gradient() -> Tensor:
-        start = torch.ones(2, 8).requires_grad_()
-        value = start
-        for block in model:
-            first, second = block(hidden=value)
-            value = first + second
-        value.square().sum().backward()
-        assert start.grad is not None
-        return start.grad
-
-    expected = gradient()
-    with streaming(model, list(model), device=CPU, copier=LateCopier()):
-        assert torch.equal(gradient(), expected)
+    assert ring.statistics.unforeseen == 0
 
 
 def test_blocks_of_different_shapes_have_rings_of_their_own() -> None:
@@ -236,7 +153,82 @@ def test_what_trains_stays_on_the_device() -> None:
     block = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).requires_grad_(requires_grad=False)
     block.append(nn.Linear(8, 8))
 
-    assert [id(p) for p in frozen_matrices(block)] == [id(block.get_parameter("0.weight"))]
+    assert [id(p) for p in streamable(block)] == [id(block.get_parameter("0.weight"))]
+
+
+def test_generations_copy_each_block_once_but_for_those_that_stay_and_all_in_time() -> None:
+    model = tiny.transformer()
+
+    with ExitStack() as stack:
+        ring = stream(stack, model, 5)
+        tiny.generation(model)
+        before = ring.statistics
+        tiny.generation(model)
+        after = ring.statistics
+
+    assert after.copies - before.copies == 5
+    assert after.unforeseen == 0
+    assert after.copied_bytes == after.copies * (before.copied_bytes // before.copies)
+
+
+def test_a_tensor_that_two_blocks_or_others_use_stays_on_the_device() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(4)))
+    model.requires_grad_(requires_grad=False)
+    tied = model.get_submodule("0.0")
+    assert isinstance(tied, nn.Linear)
+    model.get_submodule("1").register_module("0", tied)
+    value = torch.randn(2, 8)
+    expected, place = model(value), tied.weight.data_ptr()
+
+    with streaming(model, list(model), device=CPU, copier=LateCopier()):
+        assert torch.equal(model(value), expected)
+        assert tied.weight.data_ptr() == place
+
+
+def test_large_frozen_buffers_stream_and_passing_ones_do_not() -> None:
+    class Block(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            values = torch.randn(3, 64, generator=torch.Generator().manual_seed(seed))
+            self.register_buffer("state", values[:2].clone())
+            self.register_buffer("passing", values[2:].clone(), persistent=False)
+
+        def forward(self, value: Tensor) -> Tensor:
+            return value * self.get_buffer("state").sum(0) + self.get_buffer("passing")
+
+    model = nn.Sequential(*(Block(seed) for seed in range(4)))
+    value, places = torch.randn(2, 64), [block.get_buffer("passing").data_ptr() for block in model]
+    expected = model(value)
+
+    with streaming(model, list(model), device=CPU, copier=LateCopier()) as (ring,):
+        assert torch.equal(model(value), expected)
+        assert [block.get_buffer("passing").data_ptr() for block in model] == places
+        assert ring.statistics.blocks == 4
+
+
+def test_a_run_ends_with_one_line_about_the_swapping(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.transformer()
+
+    with caplog.at_level(logging.INFO, logger="musubi"), ExitStack() as stack:
+        stream(stack, model, 4)
+        tiny.generation(model)
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("swapped 4 blocks through 2 slots: 6 copies of ")
+
+
+def test_a_view_into_a_slot_never_begins_where_its_storage_does() -> None:
+    model, seen = tiny.transformer(), list[int]()
+    for index in range(tiny.LAYERS):
+        linear = model.get_submodule(f"blocks.{index}.attn1.to_q")
+        linear.register_forward_pre_hook(lambda module, _: seen.append(module.weight.storage_offset()))
+
+    with ExitStack() as stack:
+        stream(stack, model, tiny.LAYERS)
+        tiny.generation(model)
+
+    assert seen == [256 // 4] * tiny.LAYERS
 
 
 def _hooks(model: nn.Module) -> list[tuple[int, int]]:
