@@ -14,10 +14,12 @@ from torch import Tensor
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.flux_kontext.facts import DitFacts, has_library_names
 from musubi.architectures.flux_kontext.keys import DIT
+from musubi.attention.rotary import turns
+from musubi.attention.streams import JointAttention, MergedAttention, equip
 from musubi.embedding.conditioning import PreciseConditioning
 from musubi.embedding.shift_scale import ShiftScaleNorm, shift_first
 from musubi.weights.checkpoint import Checkpoint
-from musubi.weights.load import load_into, refuse_quantised
+from musubi.weights.load import load_into
 
 KEEP_FLOAT32 = (r"(time|vector|guidance)_in\..*",)
 """Small layers whose rounding would be an error that all tokens share: original names."""
@@ -39,9 +41,8 @@ def load_transformer(
     original names and the original order of rows either way.
 
     Raises:
-        WeightsError: The file cannot be read, is quantised already, or is no FLUX.1 transformer of Kontext's inputs.
+        WeightsError: The file cannot be read, or is no FLUX.1 transformer of Kontext's inputs.
     """
-    refuse_quantised(checkpoint)
     model = empty_transformer(DitFacts.of(checkpoint))
     if prepare is not None:
         prepare(model)
@@ -79,6 +80,8 @@ def empty_transformer(facts: DitFacts) -> PreciseFlux:
         waves = Timesteps(num_channels=256, flip_sin_to_cos=True, downscale_freq_shift=0)
         model.time_text_embed = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided, waves=waves)
         model.norm_out = ShiftScaleNorm(facts.dim, facts.dim, elementwise_affine=False, eps=1e-6)
+    equip(model.transformer_blocks, JointAttention())
+    equip(model.single_transformer_blocks, MergedAttention())
     model.eval().requires_grad_(False)
     return model
 
@@ -117,8 +120,11 @@ class PreciseFlux(FluxTransformer2DModel):
         text = self.context_embedder(encoder_hidden_states)
         told = None if guidance is None else guidance.float() * 1000
         conditioning = self.time_text_embed(timestep.float() * 1000, told, pooled_projections).to(image.dtype)
-        rotary = self.pos_embed(torch.cat([txt_ids, img_ids]))
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
-            text, image = block(image, text, conditioning, rotary)
+        places = turns(*self.pos_embed(torch.cat([txt_ids, img_ids])))
+        words, cells = places.split([len(txt_ids), len(img_ids)])
+        for block in self.transformer_blocks:
+            text, image = block(image, text, conditioning, (cells, words))
+        for block in self.single_transformer_blocks:
+            text, image = block(image, text, conditioning, places)
         predicted: Tensor = self.proj_out(self.norm_out(image, conditioning))
         return predicted

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,50 +61,3 @@ def padded(volume: Tensor, kernel: Sequence[int]) -> Tensor:
     missing = [-size % step for size, step in zip(volume.shape[-3:], kernel, strict=True)]
     frames, height, width = missing
     return F.pad(volume, (0, width, 0, height, 0, frames), mode="replicate")
-
-
-class PlacedAttention:
-    """diffusers' attention of HunyuanVideo's blocks, with rotary tables of each sample."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Tables | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the tokens of the clip and those of the text take from all of them."""
-        text = encoder_hidden_states.shape[1]
-        double = attn.add_q_proj is not None
-        tokens = hidden_states if double else torch.cat([hidden_states, encoder_hidden_states], dim=1)
-        query, key, value = _heads(attn, tokens, ("to_q", "to_k", "to_v"), ("norm_q", "norm_k"))
-        if image_rotary_emb is not None:
-            query, key = rotated(query, image_rotary_emb), rotated(key, image_rotary_emb)
-        if double:
-            layers = ("add_q_proj", "add_k_proj", "add_v_proj")
-            added = _heads(attn, encoder_hidden_states, layers, ("norm_added_q", "norm_added_k"))
-            query, key, value = (torch.cat(pair, dim=1) for pair in zip((query, key, value), added, strict=True))
-        mixed = dispatch_attention_fn(query, key, value, attn_mask=attention_mask).flatten(2, 3).to(query.dtype)
-        clip, words = mixed[:, :-text], mixed[:, -text:]
-        if not double:
-            return clip, words
-        return attn.get_submodule("to_out.0")(clip), attn.get_submodule("to_add_out")(words)
-
-
-def rotated(heads: Tensor, tables: Tables) -> Tensor:
-    """Return (B, S, heads, E) with the first tokens turned, as many as the tables have; the rest is text."""
-    cos, sin = (table[:, :, None] for table in tables)
-    placed, rest = heads.split([cos.shape[1], heads.shape[1] - cos.shape[1]], dim=1)
-    real, imaginary = placed.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-imaginary, real], dim=-1).flatten(3)
-    moved = (placed.float() * cos + turned.float() * sin).to(heads.dtype)
-    return torch.cat([moved, rest], dim=1)
-
-
-def _heads(
-    attn: Attention, tokens: Tensor, layers: Sequence[str], norms: Sequence[str]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return normalised queries and keys, and values, (B, S, heads, E)."""
-    query, key, value = (attn.get_submodule(name)(tokens).unflatten(2, (attn.heads, -1)) for name in layers)
-    return attn.get_submodule(norms[0])(query), attn.get_submodule(norms[1])(key), value

@@ -12,20 +12,22 @@ from collections.abc import Sequence
 import attrs
 import torch
 from accelerate import init_empty_weights
-from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoFramepackTransformer3DModel
 from torch import Tensor
-from torch.nn import functional as F
 
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.framepack.facts import PATCH, DitFacts
 from musubi.architectures.framepack.keys import DIT
-from musubi.architectures.framepack.positions import PlacedAttention, padded, rotary_tables
+from musubi.architectures.framepack.positions import padded, rotary_tables
+from musubi.attention.ragged import cropped, ragged
+from musubi.attention.refining import refined
+from musubi.attention.rotary import followed_by_text, turns
+from musubi.attention.streams import JointAttention, MergedAttention, TextAttention, equip
 from musubi.embedding.conditioning import PreciseConditioning, PreciseTextTime
 from musubi.embedding.patches import unpatched
 from musubi.embedding.sinusoid import Sinusoid
 from musubi.weights.checkpoint import Checkpoint
-from musubi.weights.load import load_into, refuse_quantised
+from musubi.weights.load import load_into
 
 KEEP_FLOAT32 = (r"(context_embedder\.)?time_text_embed\..*",)
 """Small layers whose rounding would be an error that all tokens share."""
@@ -50,9 +52,8 @@ def load_transformer(
     """Load a transformer tensor by tensor, frozen and in evaluation mode; what ``KEEP_FLOAT32`` names stays float32.
 
     Raises:
-        WeightsError: The file cannot be read, is quantised already, or is no FramePack transformer.
+        WeightsError: The file cannot be read, or is no FramePack transformer.
     """
-    refuse_quantised(checkpoint)
     model = empty_transformer(DitFacts.of(checkpoint))
     if prepare is not None:
         prepare(model)
@@ -89,10 +90,9 @@ def empty_transformer(facts: DitFacts) -> PreciseFramePack:
         conditioning = PreciseConditioning(facts.dim, facts.pooled_dim, guided=facts.guided, waves=Sinusoid())
         model.register_module("time_text_embed", conditioning)
         model.context_embedder.time_text_embed = PreciseTextTime(facts.dim, facts.text_dim)
-        for block in (*model.transformer_blocks, *model.single_transformer_blocks):
-            attention = block.get_submodule("attn")
-            assert isinstance(attention, Attention), "every block has attention of diffusers' class"
-            attention.set_processor(PlacedAttention())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    equip(model.transformer_blocks, JointAttention())
+    equip(model.single_transformer_blocks, MergedAttention())
+    equip(model.context_embedder.token_refiner.refiner_blocks, TextAttention())
     model.eval().requires_grad_(False)
     return model
 
@@ -134,24 +134,24 @@ class PreciseFramePack(HunyuanVideoFramepackTransformer3DModel):
             clean_2x: History in tokens twice as large along each axis.
             clean_4x: History in tokens four times as large along each axis.
         """
-        tokens, rotary = self._placed(hidden_states, positions, (clean_4x, clean_2x, clean))
+        words, counts = cropped(encoder_hidden_states, encoder_attention_mask)
+        tokens, places = self._placed(hidden_states, positions, (clean_4x, clean_2x, clean))
         conditioning = self.time_text_embed(timestep, guidance, pooled_projections).to(tokens.dtype)
-        words = self.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
-        text = torch.cat([self.get_submodule("image_projection")(image_embeds), words], dim=1)
-        mask = None
-        if encoder_attention_mask is not None:
-            valid = tokens.shape[1] + text.shape[1] - words.shape[1]
-            mask = F.pad(encoder_attention_mask.bool(), (valid, 0), value=True)[:, None, None]
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
-            tokens, text = block(tokens, text, conditioning, mask, rotary)
+        words = refined(self.context_embedder, words, timestep, counts)
+        first_frame = self.get_submodule("image_projection")(image_embeds)
+        known = ragged(counts, more=tokens.shape[1] + first_frame.shape[1], device=tokens.device)
+        text = torch.cat([first_frame, words], dim=1)
+        for block in self.transformer_blocks:
+            tokens, text = block(tokens, text, conditioning, known, (places, None))
+        places = followed_by_text(places, text.shape[1])
+        for block in self.single_transformer_blocks:
+            tokens, text = block(tokens, text, conditioning, known, places)
         size = hidden_states.shape[2:]
         predicted: Tensor = self.proj_out(self.norm_out(tokens[:, -size.numel() // math.prod(PATCH) :], conditioning))
         return unpatched(predicted, size, PATCH)
 
-    def _placed(
-        self, latents: Tensor, positions: Tensor, histories: Sequence[History | None]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the tokens (B, S, D), histories first, the farthest one before the others, and their rotary tables."""
+    def _placed(self, latents: Tensor, positions: Tensor, histories: Sequence[History | None]) -> tuple[Tensor, Tensor]:
+        """Return the tokens (B, S, D), histories first, the farthest one before the others, and their turns."""
         size = (latents.shape[-2] // PATCH[1], latents.shape[-1] // PATCH[2])
         axes = self.rope.rope_dim
         embedder = self.clean_x_embedder
@@ -167,4 +167,4 @@ class PreciseFramePack(HunyuanVideoFramepackTransformer3DModel):
         tokens.append(self.x_embedder(latents))
         tables.append(rotary_tables(positions, size, axes))
         cos, sin = (torch.cat(parts, dim=1) for parts in zip(*tables, strict=True))
-        return torch.cat(tokens, dim=1), (cos, sin)
+        return torch.cat(tokens, dim=1), turns(cos, sin)

@@ -10,17 +10,20 @@ import torch
 from accelerate import init_empty_weights
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from torch import Tensor
-from torch.nn import functional as F
 
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.hunyuan_video.facts import PATCH, DitFacts, has_library_names
 from musubi.architectures.hunyuan_video.keys import DIT
+from musubi.attention.ragged import cropped, ragged
+from musubi.attention.refining import refined
+from musubi.attention.rotary import followed_by_text, turns
+from musubi.attention.streams import JointAttention, MergedAttention, TextAttention, equip
 from musubi.embedding.conditioning import PreciseConditioning, PreciseTextTime
 from musubi.embedding.patches import unpatched
 from musubi.embedding.shift_scale import ShiftScaleNorm, shift_first
 from musubi.embedding.sinusoid import Sinusoid
 from musubi.weights.checkpoint import Checkpoint
-from musubi.weights.load import load_into, refuse_quantised
+from musubi.weights.load import load_into
 
 KEEP_FLOAT32 = (r"(time|vector|guidance)_in\..*", r"txt_in\.(t|c)_embedder\..*")
 """Small layers whose rounding would be an error that all tokens share: original names."""
@@ -42,9 +45,8 @@ def load_transformer(
     and the original order of rows either way.
 
     Raises:
-        WeightsError: The file cannot be read, is quantised already, or is no HunyuanVideo transformer.
+        WeightsError: The file cannot be read, or is no HunyuanVideo transformer.
     """
-    refuse_quantised(checkpoint)
     model = empty_transformer(DitFacts.of(checkpoint))
     if prepare is not None:
         prepare(model)
@@ -87,14 +89,18 @@ def empty_transformer(facts: DitFacts) -> PreciseHunyuanVideo:
         model.register_module("time_text_embed", conditioning)
         model.context_embedder.time_text_embed = PreciseTextTime(facts.dim, facts.text_dim)
         model.norm_out = ShiftScaleNorm(facts.dim, facts.dim, elementwise_affine=False, eps=1e-6)
+    equip(model.transformer_blocks, JointAttention())
+    equip(model.single_transformer_blocks, MergedAttention())
+    equip(model.context_embedder.token_refiner.refiner_blocks, TextAttention())
     model.eval().requires_grad_(False)
     return model
 
 
 class PreciseHunyuanVideo(HunyuanVideoTransformer3DModel):
-    """diffusers' blocks under a forward that keeps the time in float32 and takes no mask where all text is valid.
+    """diffusers' blocks under a forward that keeps the time in float32 and builds no mask.
 
-    A mask, even one that masks nothing, keeps attention from its fast kernels.
+    A mask, even one that masks nothing, keeps attention from its fast kernels. What is padding in all samples goes no
+    further than the first line, and no sample depends on how much of it there was.
     """
 
     # Tensors are given by name; what diffusers' own forward takes besides (scales of its own LoRAs) has no place here.
@@ -118,14 +124,16 @@ class PreciseHunyuanVideo(HunyuanVideoTransformer3DModel):
             encoder_attention_mask: True (B, L) where there is text; None where all is.
             guidance: The distilled guidance times 1000, float32 (B,); None for a model without.
         """
-        rotary = self.rope(hidden_states)
+        text, counts = cropped(encoder_hidden_states, encoder_attention_mask)
         tokens = self.x_embedder(hidden_states)
         conditioning = self.time_text_embed(timestep, guidance, pooled_projections).to(tokens.dtype)
-        text = self.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
-        mask = None
-        if encoder_attention_mask is not None:
-            mask = F.pad(encoder_attention_mask.bool(), (tokens.shape[1], 0), value=True)[:, None, None]
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
-            tokens, text = block(tokens, text, conditioning, mask, rotary)
+        known = ragged(counts, more=tokens.shape[1], device=tokens.device)
+        places = turns(*self.rope(hidden_states))
+        text = refined(self.context_embedder, text, timestep, counts)
+        for block in self.transformer_blocks:
+            tokens, text = block(tokens, text, conditioning, known, (places, None))
+        places = followed_by_text(places, text.shape[1])
+        for block in self.single_transformer_blocks:
+            tokens, text = block(tokens, text, conditioning, known, places)
         predicted: Tensor = self.proj_out(self.norm_out(tokens, conditioning))
         return unpatched(predicted, hidden_states.shape[2:], PATCH)

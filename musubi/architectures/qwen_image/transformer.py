@@ -16,9 +16,11 @@ from torch import Tensor
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.qwen_image.facts import DitFacts
 from musubi.architectures.qwen_image.keys import DIT, renumbered
+from musubi.attention.ragged import cropped, ragged
+from musubi.attention.streams import JointAttention, equip
 from musubi.keymap import KeyMap
 from musubi.weights.checkpoint import Checkpoint
-from musubi.weights.load import load_into, refuse_quantised
+from musubi.weights.load import load_into
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,8 @@ def load_transformer(
     A pruned file's blocks are numbered anew from 0, for ``on_weight``, too.
 
     Raises:
-        WeightsError: The file cannot be read, is quantised already, or is no transformer of these models.
+        WeightsError: The file cannot be read, or is no transformer of these models.
     """
-    refuse_quantised(checkpoint)
     facts = DitFacts.of(checkpoint)
     keys = renumbered(facts.blocks) if facts.pruned else DIT
     if facts.pruned:
@@ -78,14 +79,16 @@ def empty_transformer(facts: DitFacts) -> PreciseQwenImage:
             axes_dims_rope=facts.axes,
         )
         model.time_text_embed = PreciseTime(facts.dim)  # type: ignore[no-untyped-call]
+    equip(model.transformer_blocks, JointAttention())
     model.eval().requires_grad_(False)
     return model
 
 
 class PreciseQwenImage(QwenImageTransformer2DModel):
-    """diffusers' blocks under a forward that keeps the time in float32.
+    """diffusers' blocks under a forward that keeps the time in float32 and attends to no padding.
 
-    diffusers' own (and the reference) rounds the time to the activations' type: in bfloat16, steps of 4 in 1000.
+    diffusers' own (and the reference) rounds the time to the activations' type: in bfloat16, steps of 4 in 1000. It has
+    the text before the picture, where kernels that take lengths cannot leave out its padding.
     """
 
     # Tensors are given by name; what diffusers' own forward takes besides (ControlNets, ...) has no place here.
@@ -109,10 +112,13 @@ class PreciseQwenImage(QwenImageTransformer2DModel):
         """
         image = self.img_in(hidden_states)
         conditioning = self.time_text_embed(timestep).to(image.dtype)
-        text = self.txt_in(self.txt_norm(encoder_hidden_states))
-        rotary = self.pos_embed([list(img_shapes)], max_txt_seq_len=text.shape[1], device=image.device)
+        words, counts = cropped(encoder_hidden_states, encoder_hidden_states_mask)
+        text = self.txt_in(self.txt_norm(words))
+        known = ragged(counts, more=image.shape[1], device=image.device)
+        waves = self.pos_embed([list(img_shapes)], max_txt_seq_len=text.shape[1], device=image.device)
+        places = tuple(torch.view_as_real(wave)[:, None] for wave in waves)
         for block in self.transformer_blocks:
-            text, image = block(image, text, encoder_hidden_states_mask, conditioning, rotary)
+            text, image = block(image, text, known, conditioning, places)
         predicted: Tensor = self.proj_out(self.norm_out(image, conditioning))
         return predicted
 

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from musubi.architectures.wan.denoiser import PaddingAttention
+from musubi.architectures.wan.attention import PaddingAttention
 from musubi.quickstart.build_base.group import Group
 from musubi.quickstart.build_base.latents import Latents, load_latents
 from musubi.quickstart.build_base.loop import Chance, Schedule, averaged_weights, train
