@@ -37,6 +37,18 @@ WeightHook = Callable[[str, "Tensor"], "Tensor | Mapping[str, Tensor]"]
 A mapping stores several tensors in the same module by leaf name, e.g. ``{"weight": fp8, "scale": block_scales}``.
 """
 
+
+@attrs.frozen(kw_only=True)
+class StoredWeight:
+    """How a checkpoint keeps a matrix that is quantised already: its type, and the shape of its scales, None without.
+
+    ``dtype`` is torch's name, e.g. ``float8_e4m3fn``; a scale is of shape (), (1,), (rows, 1) or (rows, blocks, 1).
+    """
+
+    dtype: str
+    scale: tuple[int, ...] | None = None
+
+
 Prepare = Callable[["nn.Module"], None]
 """Changes a model's structure while it is still on the meta device, e.g. Linear -> QuantLinear."""
 
@@ -151,6 +163,24 @@ class Layout:
     presets: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
 
+@attrs.frozen(kw_only=True)
+class Component:
+    """A part of the codec as memory policies see it, e.g. a text encoder.
+
+    ``layout`` names the blocks, and what is quantised, of the module that ``Codec.load`` returns (one without blocks is
+    left alone), and ``keys`` translate between its modules' names and the file's. ``tables`` are its embeddings: rows
+    can be looked up on the host as well. ``tile`` is what the sides of tiles in pixels must be multiples of, None where
+    the class cannot work in tiles.
+    """
+
+    name: str
+    role: Literal["text", "image", "vae", "other"] = "other"
+    layout: Layout = Layout(blocks=(), adapters=())
+    keys: KeyMap = attrs.field(factory=lambda: KeyMap(()))
+    tables: tuple[str, ...] = ()
+    tile: int | None = None
+
+
 LoRALayout = Literal["reference", "comfy", "diffusers", "peft"]
 """How a LoRA file names its tensors; ``musubi.networks.keys`` says how."""
 
@@ -257,6 +287,15 @@ class Architecture(Spec, ABC):
         """What caching consists of."""
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """What memory policies may know of the codec's components; of those that are not named they leave alone all."""
+        return ()
+
+    def component(self, name: str) -> Component:
+        """Return the facts of a component of the codec; of one without any, its name."""
+        return next((found for found in self.components if found.name == name), Component(name=name))
+
+    @property
     @abstractmethod
     def timesteps(self) -> TimestepSampler:
         """How this variant draws noise levels in training unless told otherwise."""
@@ -333,8 +372,27 @@ class Codec(ABC):
     """Turns samples into tensors and latents into pixels."""
 
     @abstractmethod
-    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """Load one component, frozen and in evaluation mode."""
+    def load(
+        self,
+        component: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
+        """Load one component tensor by tensor, frozen and in evaluation mode.
+
+        ``prepare`` sees the module that is returned, still empty. A component whose facts name neither blocks nor what
+        is quantised need not know ``prepare`` and ``on_weight``: nobody passes any.
+        """
+
+    def stored(self, component: str) -> Mapping[str, StoredWeight]:
+        """Return the matrices that a component's file holds quantised, by the ORIGINAL names of their modules.
+
+        Reads headers only. A codec whose files are never quantised need not override this.
+        """
+        return {}
 
     @abstractmethod
     def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
@@ -362,6 +420,9 @@ class Denoiser(ABC, Generic[C]):
     ``C`` is a frozen class of the architecture's conditions.
     """
 
+    float32: ClassVar[tuple[str, ...]] = ()
+    """Parameters that stay float32 whatever ``load`` is asked for: patterns (full match) on ORIGINAL names."""
+
     @abstractmethod
     def load(
         self,
@@ -377,6 +438,21 @@ class Denoiser(ABC, Generic[C]):
     @abstractmethod
     def empty(self, expert: Expert) -> nn.Module:
         """Return the module on the meta device, of the size the checkpoint's header tells: what ``plan()`` looks at."""
+
+    def stored(self, expert: Expert) -> Mapping[str, StoredWeight]:
+        """Return the matrices that the checkpoint holds quantised, by the ORIGINAL names of their modules.
+
+        Reads headers only. An architecture whose files are never quantised need not override this.
+        """
+        return {}
+
+    def entry(self, model: nn.Module, latent_shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of what a cache holds for an item of this latent shape, with the longest text there is.
+
+        ``model`` is what ``empty`` returned. ``plan()`` follows a generation with these shapes; without them, an
+        architecture's generations are only estimated.
+        """
+        return {}
 
     @abstractmethod
     def clean(self, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Self, cast
 
@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from musubi.architecture import Architecture
 from musubi.cache import manifest as manifests
 from musubi.cache.building.dtypes import EncoderDtype, encoder_dtype
+from musubi.cache.building.policies import check_memory
 from musubi.cache.manifest import CachedItem, Manifest
 from musubi.core.control import CancelToken
 from musubi.core.errors import CacheError, ConfigError, Issue, shown
@@ -21,6 +22,7 @@ from musubi.core.notebook import card
 from musubi.core.spec import Spec
 from musubi.data.dataset import Dataset
 from musubi.data.sample import Split
+from musubi.memory.policy import MemoryPolicy
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +85,7 @@ class Cache(Spec, Generic[A_co]):
         cancel: CancelToken | None = None,
         device: str | None = None,
         dtype: EncoderDtype | None = None,
+        memory: Sequence[MemoryPolicy] | None = None,
         strict: bool = False,
         progress: bool = True,
     ) -> Self:
@@ -94,11 +97,14 @@ class Cache(Spec, Generic[A_co]):
         ``dropped`` and left out; with ``strict`` they are an error. ``device`` is "cuda" if there is one, else "cpu";
         ``dtype`` of the encoders is that of an earlier build, else bfloat16 on CUDA and float32 on a CPU.
 
+        ``memory`` are policies for the encoders (``TextEncoderMemory``, ``VAETiling``). Those that change what is
+        encoded are part of an entry's identity; None keeps those of an earlier build, ``()`` means none of them.
+
         Under ``accelerate launch`` or ``torchrun`` the processes share the work: call this in all of them. A second
         build of the same cache waits for the first to end.
 
         Raises:
-            ConfigError: There is no such device or dtype, or no dataset.
+            ConfigError: There is no such device or dtype, or no dataset, or ``memory`` does not fit the model.
             DataError: Nothing is usable, or, with ``strict``, not everything is; lists all problems.
             CacheError: The folder holds another architecture's cache, or cannot be written.
         """
@@ -107,6 +113,7 @@ class Cache(Spec, Generic[A_co]):
         from musubi.team import Team
 
         encoder_dtype(dtype, None, device="cpu")
+        check_memory(memory, self.model)
         team = Team()
         tell = Teller(tuple(on))
         complete = Builder(
@@ -116,6 +123,7 @@ class Cache(Spec, Generic[A_co]):
             team=team,
             device=_device(device, team),
             dtype=dtype,
+            memory=memory,
             strict=strict,
             tell=tell,
             cancel=cancel or CancelToken(),
@@ -125,11 +133,17 @@ class Cache(Spec, Generic[A_co]):
             tell.warn("cancelled; what is encoded is kept, build again to go on")
         return self
 
-    def diff(self, dataset: Dataset | Iterable[Dataset], *, dtype: EncoderDtype | None = None) -> Diff:
+    def diff(
+        self,
+        dataset: Dataset | Iterable[Dataset],
+        *,
+        dtype: EncoderDtype | None = None,
+        memory: Sequence[MemoryPolicy] | None = None,
+    ) -> Diff:
         """Return what building a dataset would change; encodes nothing, loads no model and writes nothing.
 
         Raises:
-            ConfigError: There is no such dtype, or no dataset.
+            ConfigError: There is no such dtype, or no dataset, or ``memory`` does not fit the model.
             DataError: Nothing is usable.
             CacheError: The folder holds another architecture's cache, or its manifest is damaged.
             WeightsError: An encoder's files cannot be read.
@@ -141,7 +155,8 @@ class Cache(Spec, Generic[A_co]):
         before = self.manifest() if self.exists else None
         known = None if before is None else before.dtype
         chosen = encoder_dtype(dtype, known, device="cuda" if torch.cuda.is_available() else "cpu")
-        return compare(self.path, self.model, _datasets(dataset), before, dtype=chosen)
+        check_memory(memory, self.model)
+        return compare(self.path, self.model, _datasets(dataset), before, dtype=chosen, memory=memory)
 
     def prune(self, *, dry_run: bool = False, on: Iterable[Callback] = ()) -> tuple[str, ...]:
         """Delete the entries that nothing needs any more and return their names; with ``dry_run`` only name them.

@@ -12,6 +12,7 @@ from musubi.architecture import Architecture
 from musubi.cache.building.identity import encoders
 from musubi.cache.building.memory import FileMemory
 from musubi.cache.building.plan import Plan, plan_items
+from musubi.cache.building.policies import acting, identities
 from musubi.cache.building.stored import Stored
 from musubi.cache.building.survey import survey
 from musubi.cache.manifest import Manifest, plain
@@ -19,6 +20,7 @@ from musubi.cache.records import CachedItem, item_line
 from musubi.core.errors import Issue
 from musubi.core.notebook import card
 from musubi.data.dataset import Dataset
+from musubi.memory.policy import MemoryPolicy
 
 _NAMED = 8
 """How many items a line names before it only counts."""
@@ -63,23 +65,34 @@ class Diff:
 
 
 def compare(
-    folder: Path, model: Architecture, datasets: Sequence[Dataset], before: Manifest | None, *, dtype: str
+    folder: Path,
+    model: Architecture,
+    datasets: Sequence[Dataset],
+    before: Manifest | None,
+    *,
+    dtype: str,
+    memory: Sequence[MemoryPolicy] | None = None,
 ) -> Diff:
     """Return what building the datasets would change; ``dtype`` is what the encoders would run in.
 
+    ``memory`` are the policies that they would run under, None those of the earlier build.
+
     Raises:
+        ConfigError: The cache was built with memory policies that are not known here.
         DataError: Nothing is usable.
         WeightsError: An encoder's files are not there: what they are is part of an entry's identity.
     """
-    memory, components = FileMemory(folder), encoders(model, model.codec())
-    found = survey(datasets, model, memory=memory)
+    seen = FileMemory(folder)
+    used = acting(memory, None if before is None else before.memory, model)
+    components = identities(encoders(model, model.codec()), used)
+    found = survey(datasets, model, memory=seen)
     problems = list(found.problems)
     plan = plan_items(
         found.items,
         model=model,
         components=components,
         dtype=dtype,
-        memory=memory,
+        memory=seen,
         stored=Stored(folder, None if before is None else plain(before)),
         report=problems.append,
     )

@@ -38,6 +38,8 @@ _FORM: Mapping[str, type] = MappingProxyType(
     {"architecture": str, "dtype": str, "dataset": str, "stages": list, **dict.fromkeys(_LISTS, list)}
 )
 _BEGINNING = re.compile(rb'\{"format":\d+,\s*"architecture":"(?P<architecture>[^"]+)",\s*"dtype":"(?P<dtype>[^"]+)"')
+_MEMORY, _FIRST_BYTES = b'"memory":', 10_000
+
 _NO_MANIFEST = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What values of other forms raise."""
 
@@ -57,6 +59,7 @@ class Manifest:
         outputs: What the stages made, by fingerprint.
         problems: What was left out, and why.
         notes: What one would want to know of items that are kept: enlarged, retimed, without words.
+        memory: The memory policies that changed what a component encodes, as plain values by the component's name.
     """
 
     architecture: str
@@ -67,6 +70,7 @@ class Manifest:
     outputs: Mapping[str, Output]
     problems: tuple[Issue, ...] = ()
     notes: tuple[Issue, ...] = ()
+    memory: Mapping[str, list[Plain]] = attrs.field(factory=dict)
     format: int = FORMAT
 
     @property
@@ -122,6 +126,17 @@ def dtype_of(folder: Path) -> str | None:
     return _said_first(folder, "dtype")
 
 
+def memory_of(folder: Path) -> Mapping[str, list[Plain]]:
+    """Return the policies that a folder's manifest says the encoders had, even if the rest of it is damaged."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            lines = file.read(_FIRST_BYTES).split(b",\n")
+        found = [json.loads(line.removeprefix(_MEMORY)) for line in lines if line.startswith(_MEMORY)]
+    except (OSError, ValueError):
+        return {}
+    return found[0] if found and isinstance(found[0], dict) else {}
+
+
 def _said_first(folder: Path, name: str) -> str | None:
     try:
         with (folder / FILE).open("rb") as file:
@@ -146,6 +161,7 @@ def plain(manifest: Manifest) -> Plain:
         "format": manifest.format,
         "architecture": manifest.architecture,
         "dtype": manifest.dtype,
+        **({"memory": dict(manifest.memory)} if manifest.memory else {}),
         "dataset": manifest.dataset,
         "stages": list(manifest.stages),
         "items": list(map(item_line, manifest.items)),
@@ -221,6 +237,7 @@ def _manifest(values: Plain) -> Manifest:
         outputs=outputs,
         problems=tuple(map(issue_of, values["problems"])),
         notes=tuple(map(issue_of, values["notes"])),
+        memory=dict(values.get("memory", {})),
     )
 
 

@@ -24,7 +24,17 @@ def facts_of(manifest: Manifest) -> list[tuple[str, object]]:
     return [
         *facts,
         ("encoded in", manifest.dtype),
+        *_memory(manifest),
         ("size on disk", f"{manifest.bytes / 2**20:.1f} MiB"),
         ("left out", len(manifest.problems)),
         ("notes", ", ".join(f"{message}: {number}" for message, number in notes.most_common()) or 0),
     ]
+
+
+def _memory(manifest: Manifest) -> list[tuple[str, object]]:
+    """Return a line on the policies that changed what was encoded, if there were any."""
+    changed = [
+        f"{component}: {', '.join(str(policy.get('kind')) for policy in policies)}"
+        for component, policies in manifest.memory.items()
+    ]
+    return [("encoders changed by", "; ".join(changed))] if changed else []

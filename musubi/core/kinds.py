@@ -93,9 +93,18 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         ),
         "memory": MappingProxyType(
             {
+                "activation_offload": "musubi.memory.activation_offload:ActivationOffload",
+                "attention": "musubi.memory.attention:Attention",
                 "block_swap": "musubi.memory.block_swap:BlockSwap",
+                "compile": "musubi.memory.compiling:Compile",
+                "fp8_cast": "musubi.memory.quantise:FP8Cast",
                 "fp8_scaled": "musubi.memory.quantise:FP8Scaled",
                 "gradient_checkpointing": "musubi.memory.checkpointing:GradientCheckpointing",
+                "int8_scaled": "musubi.memory.quantise:Int8Scaled",
+                "memory": "musubi.memory.fit:Memory",
+                "nf4": "musubi.memory.quantise:NF4",
+                "text_encoder": "musubi.memory.encoders:TextEncoderMemory",
+                "vae_tiling": "musubi.memory.vae:VAETiling",
             }
         ),
         "optimizer": MappingProxyType(

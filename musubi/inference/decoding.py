@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from musubi.architecture import Architecture
 from musubi.inference.media import Image, Video
+from musubi.memory.components import loaded, policies_within
+from musubi.memory.policy import MemoryPolicy
 
 DECODER = "vae"
 """The component that decodes, in every architecture."""
 
 
-def load_decoder(architecture: Architecture, *, device: torch.device) -> nn.Module:
-    """Load the decoder in float32: what bfloat16 loses here is seen as bands in smooth areas."""
-    return architecture.codec().load(DECODER, device=device, dtype=torch.float32)
+@contextmanager
+def opened_decoder(
+    architecture: Architecture, *, policies: Sequence[MemoryPolicy] = (), device: torch.device
+) -> Generator[nn.Module]:
+    """Load the decoder for the length of a ``with``, as the policies of a pipeline or trainer ask for.
+
+    It works in float32: what bfloat16 loses here is seen as bands in smooth areas.
+    """
+    component = architecture.component(DECODER)
+    within = policies_within(policies, component)
+    with loaded(architecture.codec(), component, within, device=device, dtype=torch.float32) as decoder:
+        yield decoder
 
 
 def decode(architecture: Architecture, decoder: nn.Module, latents: Tensor) -> Tensor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TypeVar
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from musubi.architecture import Architecture, Codec, Denoiser, Stage
+from musubi.architecture import Architecture, Denoiser, Stage
 from musubi.batch import Sample, collate
+from musubi.memory.components import loaded, policies_within, release
+from musubi.memory.policy import MemoryPolicy
 
 C = TypeVar("C")
 
@@ -36,16 +39,24 @@ class Prompts:
 
 
 def encode_prompts(
-    architecture: Architecture, texts: Iterable[str], *, device: torch.device, dtype: torch.dtype
+    architecture: Architecture,
+    texts: Iterable[str],
+    *,
+    policies: Sequence[MemoryPolicy] = (),
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Prompts:
-    """Encode every text once with the architecture's text encoders, which are freed before this returns."""
+    """Encode every text once with the architecture's text encoders, which are freed before this returns.
+
+    ``policies`` are the pipeline's or trainer's: what they ask for in the text encoders is done.
+    """
     samples = [Sample(name=text, caption=text) for text in dict.fromkeys(texts)]
     tensors: dict[str, dict[str, Tensor]] = {sample.name: {} for sample in samples}
-    codec = architecture.codec()
-    for stage in text_stages(architecture):
-        for name, found in _encode(codec, stage, samples, device, dtype).items():
+    for stage in text_stages(architecture) if samples else ():
+        encoded = _encode(architecture, stage, samples, policies, device=device, dtype=dtype)
+        for name, found in encoded.items():
             tensors[name].update(found)
-    release(device)
+        release(device)
     return Prompts(tensors)
 
 
@@ -54,18 +65,21 @@ def text_stages(architecture: Architecture) -> tuple[Stage, ...]:
     return tuple(stage for stage in architecture.stages if stage.reads == ("caption",))
 
 
-def release(device: torch.device) -> None:
-    """Give the memory of freed models back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _encode(
-    codec: Codec, stage: Stage, samples: Sequence[Sample], device: torch.device, dtype: torch.dtype
+    architecture: Architecture,
+    stage: Stage,
+    samples: Sequence[Sample],
+    policies: Sequence[MemoryPolicy],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> dict[str, Mapping[str, Tensor]]:
-    if not samples:
-        return {}
-    with torch.no_grad():
-        models = {component: codec.load(component, device=device, dtype=dtype) for component in stage.components}
+    codec = architecture.codec()
+    with ExitStack() as stack, torch.no_grad():
+        models: dict[str, nn.Module] = {}
+        for name in stage.components:
+            component = architecture.component(name)
+            within = policies_within(policies, component)
+            models[name] = stack.enter_context(loaded(codec, component, within, device=device, dtype=dtype))
         entries = codec.encode(stage, models, samples)
         return {entry.name: {n: t.cpu() for n, t in entry.tensors.items()} for entry in entries}

@@ -17,22 +17,25 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from musubi.architecture import Architecture, Layout, Prepare, WeightHook
+    from musubi.architecture import Architecture, Component, Layout, Prepare, WeightHook
     from musubi.keymap import KeyMap
     from musubi.memory.sizes import Sizes
 
 
 class Phase(IntEnum):
-    """When a policy acts; lower comes first. Adapters are injected between ``QUANTISE`` and ``CHECKPOINT``.
+    """When a policy acts; lower comes first. Adapters are injected after ``QUANTISE``.
 
-    Hooks of a later phase lie outside those of an earlier one, so a swapped block is on the device before its
-    checkpointed forward starts, and is still there when that forward is computed again.
+    What a later phase puts around a block lies outside what an earlier one put there: the compiled forward is what
+    checkpointing computes again, and a swapped block is on the device before its checkpointed forward starts and is
+    still there when that forward is computed again.
     """
 
     QUANTISE = 0
-    CHECKPOINT = 1
+    ATTENTION = 1
     COMPILE = 2
-    SWAP = 3
+    CHECKPOINT = 3
+    ACTIVATIONS = 4
+    SWAP = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -40,20 +43,35 @@ class FitContext:
     """What can be known before any weight is loaded.
 
     ``title`` is how messages call the model; ``blocks`` is how many blocks it has, None where only the checkpoint tells
-    (policies then check again when they are placed).
+    (policies then check again when they are placed). ``trains_base`` says that the model's own weights are trained,
+    ``fused_backward`` that the optimiser uses up gradients during backward, ``divided`` that every process keeps only
+    its part of the weights (FSDP). ``stored`` says in what the file keeps its matrices if they are quantised already,
+    e.g. ``float8_e4m3fn``; None if they are not, or if that is not known yet. ``components`` are those of the codec
+    that the architecture tells of, None where nobody asked it.
     """
 
     title: str
     layout: Layout
     blocks: int | None = None
     training: bool = True
+    trains_base: bool = False
+    fused_backward: bool = False
+    divided: bool = False
+    stored: str | None = None
+    components: tuple[Component, ...] | None = None
     policies: tuple[MemoryPolicy, ...] = ()
 
     @classmethod
     def of(cls, architecture: Architecture, *, training: bool) -> FitContext:
         """Return what an architecture's facts tell."""
         layout = architecture.layout
-        return cls(title=architecture.title, layout=layout, blocks=layout.count, training=training)
+        return cls(
+            title=architecture.title,
+            layout=layout,
+            blocks=layout.count,
+            training=training,
+            components=architecture.components,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -81,10 +99,26 @@ class MemoryPolicy(Spec, ABC):
     """Whether the base weights are other numbers with this policy, so that a run cannot go on exactly without it."""
     loads_on_host: ClassVar[bool] = False
     """Whether the model has to be loaded into host memory, because ``place`` decides what goes to the device."""
+    for_components: ClassVar[bool] = False
+    """Whether it is about components of the codec (``within``), and the denoiser is none of its business."""
+    changes_results: ClassVar[bool] = False
+    """Whether a component computes other numbers with it although its weights are the same, so that a cache differs."""
 
     def check(self, context: FitContext) -> Iterable[Issue]:
         """Yield what is wrong with this policy for this model; pure, paths are relative to the policy."""
         return ()
+
+    def within(self, component: Component) -> tuple[MemoryPolicy, ...]:
+        """Return what this policy asks for in a component of the codec, e.g. a text encoder: nothing by default."""
+        return ()
+
+    def choices(self, context: FitContext) -> Iterable[tuple[MemoryPolicy, ...]]:
+        """Yield what may stand in this policy's place, cheapest in time first: itself unless it waits for sizes.
+
+        A policy that leaves something open, as ``BlockSwap(blocks="auto")`` does, yields what it may become; the first
+        that fits its ``budget`` is taken when a plan is made or a run starts.
+        """
+        return ((self,),)
 
     def prepare(self, model: nn.Module, keys: KeyMap, layout: Layout) -> None:
         """Change the structure of a model that is still on the meta device."""
@@ -103,7 +137,7 @@ class MemoryPolicy(Spec, ABC):
 
 
 def arrange(policies: Sequence[MemoryPolicy], context: FitContext) -> tuple[MemoryPolicy, ...]:
-    """Return the policies in the order in which they apply.
+    """Return the policies in the order in which they apply to the denoiser; those for other components are left out.
 
     Raises:
         ConfigError: With every problem of every policy under ``memory[i]``, ``i`` counting as the user wrote them.
@@ -113,6 +147,11 @@ def arrange(policies: Sequence[MemoryPolicy], context: FitContext) -> tuple[Memo
     issues += _repeated(policies)
     if issues:
         raise ConfigError("memory policies do not fit", issues)
+    return in_order(policy for policy in policies if not policy.for_components)
+
+
+def in_order(policies: Iterable[MemoryPolicy]) -> tuple[MemoryPolicy, ...]:
+    """Return policies by their phases."""
     return tuple(sorted(policies, key=lambda policy: policy.phase))
 
 

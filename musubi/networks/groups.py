@@ -58,11 +58,20 @@ def linears_of(model: nn.Module, members: Sequence[str]) -> tuple[nn.Linear, ...
     Raises:
         WeightsError: The model has no such Linear.
     """
-    modules = dict(model.named_modules())
-    absent = [name for name in members if not isinstance(modules.get(name), nn.Linear)]
+    found = {name: _linear(model, name) for name in members}
+    absent = [name for name, linear in found.items() if linear is None]
     if absent:
         raise WeightsError("the adapters do not fit this model", [Issue(name, "is no Linear of it") for name in absent])
-    return tuple(module for name in members if isinstance(module := modules[name], nn.Linear))
+    return tuple(linear for linear in found.values() if linear is not None)
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear | None:
+    """Return a Linear by its name, None if there is none; looking at all modules for each would take seconds."""
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        return None
+    return module if isinstance(module, nn.Linear) else None
 
 
 def _group(original: str, members: tuple[str, ...], linears: dict[str, nn.Linear]) -> Group:

@@ -26,6 +26,11 @@ class Merge:
     parts: tuple[tuple[LoRAFile, float], ...]
     _met: set[str] = attrs.field(factory=set, init=False, repr=False)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The modules that get something, by the names in the files."""
+        return frozenset(name for file, _ in self.parts for name in file.modules)
+
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         """Return the merged tensor of an original parameter name; others than adapted weights come back as they are."""
         module, _, leaf = name.rpartition(".")

@@ -30,6 +30,7 @@ from musubi.architecture import (
     Models,
     Prepare,
     Stage,
+    StoredWeight,
     WeightHook,
 )
 from musubi.batch import RAGGED, Batch, Entry, Sample
@@ -38,6 +39,7 @@ from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap, Rename
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
+from musubi.weights.stored import stored_weights
 
 if TYPE_CHECKING:
     from musubi.noise.samplers import Sampler
@@ -140,7 +142,15 @@ class ToyCodec(Codec):
 
     toy: Toy
 
-    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(
+        self,
+        component: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
         generator = Generator().manual_seed(self.toy.seed)
         model: nn.Module
         if component == "vae":
@@ -256,6 +266,13 @@ class ToyDenoiser(Denoiser[ToyConditions]):
         with torch.device("meta"):
             return ToyModel(self.toy.dim, self.toy.depth, patch=self.toy.geometry.channels * 4)
 
+    def stored(self, expert: Expert) -> Mapping[str, StoredWeight]:
+        with self._open(expert) as checkpoint:
+            return stored_weights(checkpoint, self.toy.keys)
+
+    def entry(self, model: nn.Module, latent_shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+        return {"latents": tuple(latent_shape), f"{RAGGED}text": (_LONGEST, _TEXT)}
+
     def clean(self, batch: Batch) -> Tensor:
         return batch["latents"].float()
 
@@ -298,9 +315,10 @@ class DrawnWeights:
         """Return a tensor's type."""
         return self.tensors[name].dtype
 
-    def read(self, name: str) -> Tensor:
-        """Return a tensor."""
-        return self.tensors[name]
+    def copy(self, name: str, target: Tensor, *, start: int = 0) -> None:
+        """Fill ``target`` with the rows of a tensor that begin at ``start``."""
+        tensor = self.tensors[name]
+        target.copy_(tensor[start : start + len(target)] if tensor.ndim else tensor)
 
     def close(self) -> None:
         """Do nothing."""

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import nn
 
-from musubi.architecture import Models, Stage
+from musubi.architecture import Models, Prepare, Stage, WeightHook
 from musubi.batch import Entry, Sample
 from musubi.cache.cache import Cache
 from musubi.core.errors import DataError, Issue
@@ -54,7 +54,15 @@ class CountingCodec(ToyCodec):
     room: int = 1000
     held: list[weakref.ref[nn.Module]] = attrs.field(factory=list)
 
-    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(
+        self,
+        component: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
         assert not any(reference() is not None for reference in self.held), "an earlier component is still in memory"
         self.log.append(f"load {component}")
         model = super().load(component, device=device, dtype=dtype)

@@ -4,9 +4,13 @@ import torch
 
 from musubi.architectures.wan.spec import Wan
 from musubi.inference.prompts import encode_prompts, text_stages
+from musubi.memory.block_swap import BlockSwap
+from musubi.memory.encoders import TextEncoderMemory
+from musubi.memory.quantise import Int8Scaled
 from musubi.testing.toy import Toy
 
 CPU = torch.device("cpu")
+INT8 = TextEncoderMemory(policies=(Int8Scaled(),))
 
 
 def test_only_stages_that_read_nothing_but_the_caption_are_run() -> None:
@@ -31,6 +35,17 @@ def test_texts_that_are_missing_are_named_once() -> None:
 
 def test_no_texts_load_nothing() -> None:
     assert encode_prompts(Wan.t2v_1_3b(), [], device=CPU, dtype=torch.float32).tensors == {}
+
+
+def test_policies_act_in_the_text_encoder(wan: Wan) -> None:
+    plain, swapped, near = (
+        encode_prompts(wan, ["a fox"], policies=policies, device=CPU, dtype=torch.float32).tensors["a fox"]["varlen_t5"]
+        for policies in ([], [TextEncoderMemory(policies=(BlockSwap(blocks=1),))], [INT8, BlockSwap(blocks=2)])
+    )
+
+    assert torch.equal(swapped, plain)
+    assert not torch.equal(near, plain)
+    torch.testing.assert_close(near, plain, rtol=0, atol=0.2)
 
 
 def test_conditions_of_a_batch_are_those_of_its_texts(wan: Wan) -> None:

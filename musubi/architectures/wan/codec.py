@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from musubi.architecture import CaptionLengths, Codec, Models, Stage
+from musubi.architecture import CaptionLengths, Codec, Models, Prepare, Stage, StoredWeight, WeightHook
 from musubi.architectures.wan.detect import Kind
 from musubi.architectures.wan.fit import expect
 from musubi.architectures.wan.place import weights_path
@@ -43,7 +43,15 @@ class WanCodec(Codec):
     def __init__(self, spec: Wan) -> None:
         self._spec = spec
 
-    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(
+        self,
+        component: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prepare: Prepare | None = None,
+        on_weight: WeightHook | None = None,
+    ) -> nn.Module:
         """Load ``vae``, or ``t5`` together with its tokenizer.
 
         Raises:
@@ -53,12 +61,22 @@ class WanCodec(Codec):
         if component == "vae":
             from musubi.architectures.wan.vae import load_vae
 
-            return load_vae(path, device=device, dtype=dtype)
+            return load_vae(path, device=device, dtype=dtype, prepare=prepare, on_weight=on_weight)
         if component == "t5":
             from musubi.architectures.wan.text import load_text_encoder
 
-            return load_text_encoder(path, self._path("tokenizer"), device=device, dtype=dtype)
+            return load_text_encoder(
+                path, self._path("tokenizer"), device=device, dtype=dtype, prepare=prepare, on_weight=on_weight
+            )
         raise ValueError(f"no component to load is called {component!r}")
+
+    def stored(self, component: str) -> Mapping[str, StoredWeight]:
+        """Return the matrices of the text encoder that its file holds in 8 bits; raises ``WeightsError``."""
+        if component != "t5":
+            return {}
+        from musubi.architectures.wan.text import stored_umt5
+
+        return stored_umt5(self._path(component))
 
     def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
         """Make ``latents`` of shape (C, F, H, W), or ``varlen_t5`` of shape (L, D), for every sample.

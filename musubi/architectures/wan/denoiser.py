@@ -5,31 +5,26 @@ Shape suffixes: B batch, C channels, F latent frames, H and W latent height and 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from accelerate import init_empty_weights
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.transformers.transformer_wan import (
-    WanAttention,
-    WanAttnProcessor,
-    WanTimeTextImageEmbedding,
-    WanTransformer3DModel,
-)
+from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding, WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from musubi.architecture import Denoiser, Expert, Prepare, WeightHook
+from musubi.architecture import Denoiser, Expert, Prepare, StoredWeight, WeightHook
+from musubi.architectures.wan.attention import PaddedText, PaddingAttention, SelfAttention, padded_text
 from musubi.architectures.wan.facts import DitFacts
 from musubi.architectures.wan.fit import expect, expect_variant, legible
 from musubi.architectures.wan.place import weights_path
 from musubi.architectures.wan.spec import TEXT_LENGTH
-from musubi.batch import Batch
+from musubi.batch import RAGGED, Batch
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
+from musubi.weights.stored import stored_weights
 
 if TYPE_CHECKING:
     from musubi.architectures.wan.spec import Wan
@@ -54,6 +49,8 @@ class WanConditions:
 
 class WanDenoiser(Denoiser[WanConditions]):
     """The transformer of a ``Wan`` spec."""
+
+    float32 = KEEP_FLOAT32
 
     def __init__(self, spec: Wan) -> None:
         self._spec = spec
@@ -93,6 +90,16 @@ class WanDenoiser(Denoiser[WanConditions]):
         with self._open(expert) as checkpoint:
             return self._build(checkpoint, expert)
 
+    def stored(self, expert: Expert) -> Mapping[str, StoredWeight]:
+        """Return the matrices that the file holds in 8 bits."""
+        with self._open(expert) as checkpoint:
+            return stored_weights(checkpoint, self._spec.keys)
+
+    def entry(self, model: nn.Module, latent_shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of latents and of 512 tokens' embeddings."""
+        _, width = model.get_parameter("condition_embedder.text_embedder.linear_1.weight").shape
+        return {"latents": tuple(latent_shape), f"{RAGGED}t5": (TEXT_LENGTH, width)}
+
     def clean(self, batch: Batch) -> Tensor:
         """Return the latents, which the cache holds normalised, as float32 of shape (B, C, F, H, W)."""
         return batch["latents"].float()
@@ -106,9 +113,6 @@ class WanDenoiser(Denoiser[WanConditions]):
         dtype = _compute_type(model)
         timestep_B = sigma.to(x.device, torch.float32) * 1000
         text_BLD = cond.text.to(x.device, dtype)
-        if dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
-            # The logarithm of PaddingAttention would lose digits that count.
-            text_BLD = functional.pad(text_BLD, (0, 0, 0, TEXT_LENGTH - text_BLD.shape[1]))
         predicted: Tensor = model(x.to(dtype), timestep_B, text_BLD, return_dict=False)[0]
         return predicted.float()
 
@@ -168,14 +172,18 @@ class PreciseEmbedding(WanTimeTextImageEmbedding):
     diffusers rounds the time to the model's type, an error that all tokens share.
     """
 
-    def forward(
+    # The text comes with what its padding counts, which PaddingAttention takes: worked out here, once for all blocks.
+    def forward(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
         timestep_seq_len: int | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return time embedding, modulation (both float32), text and image embeddings."""
+    ) -> tuple[Tensor, Tensor, PaddedText | Tensor, Tensor | None]:
+        """Return time embedding, modulation (both float32), text and image embeddings.
+
+        In a model that sees an image, diffusers lays it before the text: a plain tensor of 512 tokens.
+        """
         waves = sinusoid(timestep, self.timesteps_proj.num_channels)
         if timestep_seq_len is not None:
             waves = waves.unflatten(0, (-1, timestep_seq_len))
@@ -183,76 +191,10 @@ class PreciseEmbedding(WanTimeTextImageEmbedding):
             time = self.time_embedder(waves)
             modulation = self.time_proj(self.act_fn(time))
         text = self.text_embedder(encoder_hidden_states)
+        if self.image_embedder is None:
+            return time, modulation, padded_text(text), None
         image = encoder_hidden_states_image
         return time, modulation, text, None if image is None else self.get_submodule("image_embedder")(image)
-
-
-class SelfAttention(WanAttnProcessor):
-    """Self-attention with the rotation of queries and keys as one complex product.
-
-    The same numbers as diffusers' four products and two strided copies give, in a tenth of their time on a CPU, with
-    less kept for backward.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Return the attention's output (B, L, D)."""
-        assert encoder_hidden_states is None, "only self-attention rotates"
-        assert rotary_emb is not None, "only self-attention rotates"
-        turn = torch.complex(rotary_emb[0][..., 0::2], rotary_emb[1][..., 1::2])
-        query, key = (
-            rotated(norm(linear(hidden_states)).unflatten(2, (attn.heads, -1)), turn)
-            for norm, linear in ((attn.norm_q, attn.to_q), (attn.norm_k, attn.to_k))
-        )
-        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        gathered = dispatch_attention_fn(
-            query, key, value, attn_mask=attention_mask, backend=self._attention_backend, parallel_config=None
-        )
-        result: Tensor = attn.to_out[1](attn.to_out[0](gathered.flatten(2, 3).type_as(query)))
-        return result
-
-
-def rotated(x: Tensor, turn: Tensor) -> Tensor:
-    """Return (B, L, heads, D) with every pair of neighbours, taken as a complex number, multiplied by its ``turn``."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
-
-
-class PaddingAttention(WanAttnProcessor):
-    """Attend to the last text token as if it stood there as often as is missing from 512 tokens.
-
-    All padding has the same keys and values, so adding the logarithm of its number to one score is the same softmax,
-    and a short caption costs what it is long. (Dropout in adapters of ``k`` and ``v`` then drops alike for all of it.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Return the attention's output; unchanged where all 512 tokens are given."""
-        assert encoder_hidden_states is not None, "only cross-attention has padding"
-        length = encoder_hidden_states.shape[1]
-        if length < TEXT_LENGTH:
-            attention_mask = hidden_states.new_zeros(1, 1, 1, length)
-            attention_mask[..., -1] = math.log(TEXT_LENGTH - length + 1)
-        result: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        return result
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:

@@ -12,7 +12,6 @@ from musubi.architectures.wan.detect import Description, Kind, describe
 from musubi.architectures.wan.facts import DitFacts
 from musubi.architectures.wan.spec import PUBLISHED, Published
 from musubi.core.errors import Issue, WeightsError
-from musubi.weights.load import refuse_quantised
 
 if TYPE_CHECKING:
     from musubi.weights.checkpoint import Checkpoint
@@ -43,9 +42,8 @@ def expect(checkpoint: Checkpoint, kind: Kind, *, component: str) -> Description
     """Return what the checkpoint is, if it is what this component needs.
 
     Raises:
-        WeightsError: It is something else, which the message names, or it is quantised already.
+        WeightsError: It is something else, which the message names.
     """
-    refuse_quantised(checkpoint)
     with legible(checkpoint):
         found = describe(checkpoint)
     if found.kind != kind:

@@ -65,6 +65,9 @@ UMT5 = KeyMap(
     )
 )
 
+TEXT_ENCODER = KeyMap(tuple(Rename(r.original, tuple(f"encoder.{name}" for name in r.library)) for r in UMT5.rules))
+"""``UMT5`` as seen from ``TextEncoder``, which holds the encoder beside its tokenizer."""
+
 
 def vae_keys(*, num_stages: int = 4, num_res_blocks: int = 2) -> KeyMap:
     """Return the names of the Wan 2.1 VAE; the decoder's flat list of layers becomes stages in diffusers."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import attrs
 
-from musubi.architecture import Architecture, Generation, Geometry, Interchange, Layout, Stage
-from musubi.architectures.wan.keys import DIT
+from musubi.architecture import Architecture, Component, Generation, Geometry, Interchange, Layout, Stage
+from musubi.architectures.wan.keys import DIT, TEXT_ENCODER
 from musubi.core.fields import field, one_of
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
@@ -30,6 +30,14 @@ GEOMETRY = Geometry(multiple=16, stride=8, frame_step=4, channels=16, patch=(1, 
 _SELF_ATTENTION = r"blocks\.\d+\.self_attn\.(q|k|v|o)"
 _CROSS_ATTENTION = r"blocks\.\d+\.cross_attn\.(q|k|v|o|k_img|v_img)"
 _FEED_FORWARD = r"blocks\.\d+\.ffn\.(0|2)"
+
+_UMT5_XXL = Layout(
+    blocks=("encoder.encoder.block",),
+    count=24,
+    adapters=(),
+    quantise=(r"blocks\.\d+\.(attn\.(q|k|v|o)|ffn\.(gate\.0|fc1|fc2))",),
+)
+"""All Linears of umT5's blocks; its embeddings, position biases and norms stay as they are."""
 
 _COMFY = "Comfy-Org/Wan_2.1_ComfyUI_repackaged@main:split_files"
 _OFFICIAL = "Wan-AI/Wan2.1-I2V-14B-720P@main"
@@ -141,6 +149,14 @@ class Wan(Architecture):
         return (
             Stage(name="latents", components=("vae",), reads=("pixels",)),
             Stage(name="text", components=("t5",), reads=("caption",)),
+        )
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The VAE, which can work in tiles of 8 pixels' multiples, and umT5-XXL with its 24 blocks."""
+        return (
+            Component(name="vae", role="vae", tile=GEOMETRY.stride),
+            Component(name="t5", role="text", layout=_UMT5_XXL, keys=TEXT_ENCODER, tables=("encoder.shared",)),
         )
 
     @property

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import ftfy
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers.models.umt5.modeling_umt5 import UMT5DenseGatedActDense
 
-from musubi.architecture import CaptionLengths
+from musubi.architecture import CaptionLengths, Prepare, StoredWeight, WeightHook
+from musubi.architectures.wan.detect import Description
 from musubi.architectures.wan.facts import TextFacts
 from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import UMT5
@@ -25,6 +28,7 @@ from musubi.core.errors import Issue, WeightsError, shown
 from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.load import load_into
 from musubi.weights.naming import PREFIXES
+from musubi.weights.stored import stored_weights
 
 
 class TextEncoder(nn.Module):
@@ -49,7 +53,8 @@ class TextEncoder(nn.Module):
     @torch.no_grad()
     def embed(self, ids_BL: Tensor, mask_BL: Tensor) -> list[Tensor]:
         """Return the embeddings of tokens, cut to each row's own length."""
-        device = self.encoder.device
+        # The last norm's: a matrix may be on the host until its block is used.
+        device = self.encoder.encoder.final_layer_norm.weight.device
         mask_BL = mask_BL.to(device)
         hidden_BLD = self.encoder(input_ids=ids_BL.to(device), attention_mask=mask_BL).last_hidden_state
         return [hidden[:length] for hidden, length in zip(hidden_BLD, mask_BL.sum(1).tolist(), strict=True)]
@@ -67,30 +72,64 @@ def clean_text(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def load_text_encoder(path: Path, tokenizer: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """Load encoder and tokenizer, frozen; raises ``WeightsError``."""
-    return TextEncoder(load_umt5(path, device=device, dtype=dtype), load_tokenizer(tokenizer)).eval()
+def load_text_encoder(
+    path: Path,
+    tokenizer: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    prepare: Prepare | None = None,
+    on_weight: WeightHook | None = None,
+) -> TextEncoder:
+    """Load encoder and tokenizer, frozen; ``prepare`` sees the empty ``TextEncoder``; raises ``WeightsError``."""
+    words = load_tokenizer(tokenizer)
+
+    def prepared(encoder: nn.Module) -> None:
+        if prepare is not None:
+            prepare(TextEncoder(cast(UMT5EncoderModel, encoder), words))
+
+    encoder = load_umt5(path, device=device, dtype=dtype, prepare=prepared, on_weight=on_weight)
+    return TextEncoder(encoder, words).eval()
 
 
-def load_umt5(path: Path, *, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
+def load_umt5(
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    prepare: Prepare | None = None,
+    on_weight: WeightHook | None = None,
+) -> UMT5EncoderModel:
     """Load the encoder from a file or folder of any layout, frozen; raises ``WeightsError``."""
     with open_checkpoint(path) as checkpoint:
         found = expect(checkpoint, "umt5", component="t5")
         with legible(checkpoint):
             facts = TextFacts.of(found)
         encoder = empty_umt5(facts)
-        prefixes = (*PREFIXES, "encoder.") if found.original_names else PREFIXES
+        if prepare is not None:
+            prepare(encoder)
         load_into(
             encoder,
             checkpoint,
             keys=UMT5,
             device=device,
             dtype=dtype,
-            prefixes=prefixes,
+            prefixes=_prefixes(found),
             ignore=("spiece_model", r"decoder\..*", "lm_head.weight"),
+            on_weight=on_weight,
         )
     encoder.eval().requires_grad_(False)
     return encoder
+
+
+def stored_umt5(path: Path) -> Mapping[str, StoredWeight]:
+    """Return the matrices that a file holds in 8 bits, by original module; raises ``WeightsError``."""
+    with open_checkpoint(path) as checkpoint:
+        return stored_weights(checkpoint, UMT5, _prefixes(expect(checkpoint, "umt5", component="t5")))
+
+
+def _prefixes(found: Description) -> Sequence[str]:
+    return (*PREFIXES, "encoder.") if found.original_names else PREFIXES
 
 
 def empty_umt5(facts: TextFacts) -> UMT5EncoderModel:
@@ -113,7 +152,23 @@ def empty_umt5(facts: TextFacts) -> UMT5EncoderModel:
     encoder.set_attn_implementation("eager")
     # On the meta device every parameter is registered anew, which unties the embedding.
     encoder.set_input_embeddings(encoder.shared)
+    for module in encoder.modules():
+        if type(module) is UMT5DenseGatedActDense:
+            module.__class__ = GatedFeedForward
     return encoder
+
+
+class GatedFeedForward(UMT5DenseGatedActDense):
+    """transformers' feed-forward whatever form its weights are kept in.
+
+    Theirs rounds what goes into ``wo`` to the type of the stored weight, which may be an 8-bit float.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the feed-forward of the hidden states, in their type."""
+        gated = self.act(self.wi_0(hidden_states)) * self.wi_1(hidden_states)
+        result: Tensor = self.wo(self.dropout(gated))
+        return result
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor
 
+from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.wan.facts import VaeFacts
 from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import vae_keys
@@ -19,15 +20,24 @@ from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.load import load_into
 
 
-def load_vae(path: Path, *, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
+def load_vae(
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    prepare: Prepare | None = None,
+    on_weight: WeightHook | None = None,
+) -> AutoencoderKLWan:
     """Load the VAE from a file or folder of any layout, frozen; raises ``WeightsError``."""
     with open_checkpoint(path) as checkpoint:
         found = expect(checkpoint, "vae", component="vae")
         with legible(checkpoint):
             facts = VaeFacts.of(checkpoint, found)
         vae = empty_vae(facts)
+        if prepare is not None:
+            prepare(vae)
         keys = vae_keys(num_stages=len(facts.dim_mult), num_res_blocks=facts.num_res_blocks)
-        load_into(vae, checkpoint, keys=keys, device=device, dtype=dtype)
+        load_into(vae, checkpoint, keys=keys, device=device, dtype=dtype, on_weight=on_weight)
     vae.eval().requires_grad_(False)
     return vae
 

@@ -22,6 +22,7 @@ from musubi.cache.records import Output
 from musubi.core.control import CancelToken
 from musubi.core.errors import CacheError, Issue, shown
 from musubi.data.dataset import Dataset
+from musubi.memory.policy import MemoryPolicy
 from musubi.team import Team
 
 _PATIENCE_S = 30.0
@@ -43,6 +44,7 @@ class Builder:
     team: Team
     device: torch.device
     dtype: EncoderDtype | None
+    memory: Sequence[MemoryPolicy] | None
     strict: bool
     tell: Teller
     cancel: CancelToken
@@ -85,6 +87,7 @@ class Builder:
             datasets=self.datasets,
             device=self.device.type,
             dtype=self.dtype,
+            memory=self.memory,
             strict=self.strict,
             tell=self.tell,
             cancel=self.cancel,
@@ -105,6 +108,7 @@ class Builder:
             codec=codec,
             device=self.device,
             dtype=getattr(torch, work.dtype),
+            acting=work.acting,
             known=outputs,
             tell=self.tell,
             cancel=self.cancel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -22,11 +22,13 @@ from musubi.cache.building.batches import JobBatch
 from musubi.cache.building.decode import Decoder, Failed, is_out_of_memory, too_large
 from musubi.cache.building.jobs import Job
 from musubi.cache.building.masks import MASK, encode_masks
+from musubi.cache.building.policies import Acting
 from musubi.cache.building.told import Teller
 from musubi.cache.records import CachedFile, Output
 from musubi.core.control import CancelToken
 from musubi.core.errors import DataError, Issue, shown
 from musubi.core.events import Progress
+from musubi.memory.components import loaded, release
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Made:
 class StageRun:
     """One stage with its components, which are loaded when the first batch needs them.
 
+    ``acting`` are the memory policies that the components are loaded through, and placed by until the stage has run.
     ``known`` are the outputs that need not be written again; ``tell`` hears how it goes, and of everything left out.
     """
 
@@ -55,7 +58,9 @@ class StageRun:
     known: Mapping[str, Output]
     tell: Teller
     cancel: CancelToken
+    acting: Acting = attrs.field(factory=dict)
     _models: dict[str, nn.Module] = attrs.field(factory=dict, init=False)
+    _placed: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def run(self, batches: Sequence[JobBatch], *, progress: bool, title: str) -> Made:
         """Make the outputs of batches that are not known; they are safely on the disk when this returns.
@@ -120,13 +125,17 @@ class StageRun:
         return [result for part in parts for result in self._encode(jobs[part], samples[part])]
 
     def _call(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> Sequence[Entry]:
+        if self.stage == MASK:
+            return encode_masks(samples, geometry=self.model.geometry, frames=len(jobs[0].item.frames))
+        for name in self.stage.components:
+            if name not in self._models:
+                self._models[name] = self._loaded(name)
         with torch.inference_mode():
-            if self.stage == MASK:
-                return encode_masks(samples, geometry=self.model.geometry, frames=len(jobs[0].item.frames))
-            for component in self.stage.components:
-                if component not in self._models:
-                    self._models[component] = self.codec.load(component, device=self.device, dtype=self.dtype)
             return self.codec.encode(self.stage, self._models, samples)
+
+    def _loaded(self, name: str) -> nn.Module:
+        component, policies = self.model.component(name), self.acting.get(name, ())
+        return self._placed.enter_context(loaded(self.codec, component, policies, device=self.device, dtype=self.dtype))
 
     def _written(self, job: Job, entries: Sequence[Entry]) -> Output | Failed:
         """Write what was made of a job, unless it is there, and return its output."""
@@ -152,12 +161,11 @@ class StageRun:
         try:
             yield
         finally:
-            loaded = bool(self._models)
-            self._models.clear()
-            if loaded:
+            if self._models:
+                self._models.clear()
+                self._placed.close()
                 gc.collect()
-            if loaded and self.device.type == "cuda":
-                torch.cuda.empty_cache()
+                release(self.device)
 
 
 def _by_sample(entries: Sequence[Entry], samples: Sequence[Sample]) -> list[list[Entry]]:

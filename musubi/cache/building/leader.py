@@ -19,6 +19,7 @@ from musubi.cache.building.lock import locked
 from musubi.cache.building.masks import MASK
 from musubi.cache.building.memory import FileMemory
 from musubi.cache.building.plan import Plan, plan_items
+from musubi.cache.building.policies import Acting, acting, identities, told
 from musubi.cache.building.stored import Stored
 from musubi.cache.building.survey import Survey, survey
 from musubi.cache.building.told import Teller
@@ -27,6 +28,7 @@ from musubi.core.control import CancelToken
 from musubi.core.errors import CacheError, DataError, Issue, shown
 from musubi.data.dataset import Dataset
 from musubi.data.sample import Item
+from musubi.memory.policy import MemoryPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Work:
 
     plan: Plan
     dtype: str
+    acting: Acting
     users: Mapping[str, frozenset[str]]
     problems: tuple[Issue, ...]
 
@@ -51,6 +54,7 @@ class Leader:
     datasets: Sequence[Dataset]
     device: str
     dtype: EncoderDtype | None
+    memory: Sequence[MemoryPolicy] | None
     strict: bool
     tell: Teller
     cancel: CancelToken
@@ -66,6 +70,7 @@ class Leader:
         Raises:
             DataError: Nothing can be used, or, if ``strict``, not everything.
             CacheError: The folder holds the cache of another architecture, or cannot be written.
+            ConfigError: The cache was built with memory policies that are not known here.
             WeightsError: An encoder's files cannot be read: what they are is part of an entry's identity.
         """
         memory = FileMemory(self.folder)
@@ -101,12 +106,14 @@ class Leader:
     def _planned(self, memory: FileMemory, components: Mapping[str, str]) -> Work:
         known = manifests.dtype_of(self.folder) if self._before is None else self._before["dtype"]
         dtype = encoder_dtype(self.dtype, known, device=self.device)
+        changed = manifests.memory_of(self.folder) if self._before is None else self._before.get("memory")
+        used = acting(self.memory, changed, self.model)
         self._stored = Stored(self.folder, self._before)
         found: list[Issue] = []
         plan = plan_items(
             self._survey.items,
             model=self.model,
-            components=components,
+            components=identities(components, used),
             dtype=dtype,
             memory=memory,
             stored=self._stored,
@@ -117,7 +124,7 @@ class Leader:
         self.tell.left_out(found)
         problems = (*self._survey.problems, *found)
         self._insist(problems)
-        return Work(plan=plan, dtype=dtype, users=plan.users(), problems=problems)
+        return Work(plan=plan, dtype=dtype, acting=used, users=plan.users(), problems=problems)
 
     def _earlier(self) -> Plain | None:
         """Return the manifest of an earlier build; a damaged one, or one of another version, counts as none."""
@@ -147,6 +154,7 @@ class Leader:
             "format": manifests.FORMAT,
             "architecture": self.model.name,
             "dtype": work.dtype,
+            **({"memory": changes} if (changes := told(work.acting)) else {}),
             "dataset": self._survey.fingerprint,
             "stages": [stage.name for stage in (*self.model.stages, MASK) if stage.name in run],
             "items": [item_line(CachedItem(item=item, outputs=needs[item.name])) for item in complete],

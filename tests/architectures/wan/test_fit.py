@@ -87,8 +87,8 @@ def test_a_component_in_the_place_of_another_is_refused(component: str, tmp_path
     assert "is a Wan T2V transformer of width 64, not" in str(caught.value)
 
 
-def test_a_quantised_file_is_refused(tmp_path: Path) -> None:
-    shapes = {**published.transformer(published.SMALL), "scaled_fp8": (2,)}
-    path = write_sparse(tmp_path / "fp8_scaled.safetensors", shapes)
+def test_a_file_of_4_bits_is_refused_before_its_shapes_confuse(tmp_path: Path) -> None:
+    shapes = {**published.transformer(published.SMALL), "blocks.0.ffn.0.weight_scale_2": ()}
+    path = write_sparse(tmp_path / "nvfp4.safetensors", shapes)
 
-    assert "already quantised" in _refusal(Wan.t2v_1_3b().with_weights(dit=path))
+    assert "quantised in a way that is not supported" in _refusal(Wan.t2v_1_3b().with_weights(dit=path))
