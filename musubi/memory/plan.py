@@ -2,92 +2,149 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import attrs
 
-from musubi.core.notebook import card
-from musubi.memory.policy import FitContext, MemoryPolicy, arrange, blocks_of, preparation
-from musubi.memory.sizes import KEPT_PER_FEATURE, Sizes, measure
+from musubi.core.errors import ConfigError
+from musubi.memory.forecast import Bucket, Forecast, Subject
+from musubi.memory.hardware import EFFICIENCY, GIB, Hardware
+from musubi.memory.need import CONTEXT, SLACK, Row
+from musubi.memory.policy import FitContext, MemoryPolicy, blocks_of
+from musubi.memory.resolve import gib, is_open, resolved, written
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
 
     from musubi.architecture import Geometry, Layout
     from musubi.keymap import KeyMap
+    from musubi.memory.sizes import Sizes
 
-GIB = 1 << 30
+__all__ = ["GIB", "Cost", "Disk", "Other", "Plan", "Row", "plan", "plan_of"]
 
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """Bytes that each trained parameter takes: on the device beside the model's own weights, and on disk.
+    """Bytes that each trained parameter takes: on the device beside the model's own weights, and in files.
 
-    The usual ones are those of adapters in float32 with AdamW: the weight, its gradient and two moments; on disk the
-    file, and a state with the weight and the moments.
+    The usual ones are those of adapters in float32 with AdamW: the weight and two moments, and a gradient for a while;
+    a file has the weight, and a state the weight and the moments.
     """
 
-    device: int = 16
-    disk: int = 16
+    device: int = 12
+    gradient: int = 4
+    file: int = 4
+    state: int = 12
     what: str = "adapters in float32 with AdamW"
 
 
 @attrs.frozen(kw_only=True)
-class Row:
-    """One bucket's need of device memory, in bytes."""
+class Disk:
+    """Bytes on disk: one file of what is trained, one state, how many of each stay, and what else lies there."""
 
-    bucket: str
-    tokens: int
-    weights: int
-    activations: int
-    trained: int
+    file: int = 0
+    files: int = 1
+    state: int = 0
+    states: int = 1
+    cache: int = 0
+    samples: int = 0
 
     @property
     def total(self) -> int:
-        """Everything together."""
-        return self.weights + self.activations + self.trained
+        """Everything together, once the run is over."""
+        return self.file * self.files + self.state * self.states + self.cache + self.samples
+
+
+@attrs.frozen(kw_only=True)
+class Other:
+    """Another moment of a run: what it is called, its bytes on the device, and what these are."""
+
+    name: str
+    device: int
+    what: str
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """Device memory for every bucket, host memory and disk, in bytes, and what was assumed.
+    """Device memory for every bucket, host memory, disk and time, in bytes and seconds, and what was assumed.
 
-    ``host`` is the peak of host memory (while loading), ``pinned`` what stays pinned while running, ``disk`` one file
-    of what is trained and one state to resume from.
+    Args:
+        title: What is planned.
+        rows: The need of every bucket.
+        host: The peak of host memory while the model is loaded.
+        running: Host memory while running, pinned memory among it.
+        pinned: The largest bucket's pinned memory.
+        places: What lies on disk.
+        assumptions: What the figures rest on.
+        hardware: What was planned for, None if nothing is known of it.
+        policies: The memory policies, with all decided that was left open.
+        chosen: Whether some were left open.
+        others: Other moments that need the device: encoding, sampling.
+        advice: What to change for what does not fit.
     """
 
     title: str
     rows: tuple[Row, ...]
     host: int
     pinned: int
-    disk: int
+    places: Disk
     assumptions: tuple[str, ...]
+    running: int = 0
+    hardware: Hardware | None = None
+    policies: tuple[MemoryPolicy, ...] = ()
+    chosen: bool = False
+    others: tuple[Other, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @property
     def peak(self) -> Row | None:
         """The bucket that needs most, None without buckets."""
         return max(self.rows, key=lambda row: row.total, default=None)
 
+    @property
+    def disk(self) -> int:
+        """Bytes on disk of one file and one state."""
+        return self.places.file + self.places.state
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes that there are on the device, None if they are not known."""
+        return None if self.hardware is None else self.hardware.memory
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything that is planned fits the device; True where its memory is not known."""
+        needs = (*(row.total for row in self.rows), *(other.device for other in self.others))
+        return self.budget is None or all(need <= self.budget for need in needs)
+
+    @property
+    def line(self) -> str:
+        """The memory policies as a line to paste: ``.with_memory(...)``."""
+        return written(self.policies)
+
     def __str__(self) -> str:
-        head = ("bucket", "tokens", "weights", "activations", "training", "total")
-        table = [head, *(_cells(row) for row in self.rows)]
-        lines = [self.title, "", *_aligned(table), ""]
-        lines += [f"{name}: {value}" for name, value in self._elsewhere()]
-        return "\n".join([*lines, "", "assumed:", *(f"  - {text}" for text in self.assumptions)])
+        from musubi.memory.report import text
+
+        return text(self)
 
     def _repr_html_(self) -> str:
-        rows = [(row.bucket, f"{_size(row.total)} ({_parts(row)})") for row in self.rows]
-        return card(self.title, [*rows, *self._elsewhere(), ("assumed", "; ".join(self.assumptions))])
+        from musubi.memory.report import html
 
-    def _elsewhere(self) -> tuple[tuple[str, str], ...]:
-        return (
-            ("host RAM", f"{_size(self.host)} at most, while loading"),
-            ("pinned RAM", f"{_size(self.pinned)} while running"),
-            ("disk", f"{_size(self.disk)} for one file of what is trained and one state"),
-        )
+        return html(self)
+
+    def plot(self) -> Figure:
+        """Draw what every bucket needs, by part, against the device's memory.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        from musubi.memory.report import figure
+
+        return figure(self)
 
 
 def plan(
@@ -104,84 +161,148 @@ def plan(
     dtype: torch.dtype,
     title: str = "model",
     cost: Cost | None = None,
+    predict: Mapping[str, Callable[[nn.Module], Tensor]] | None = None,
+    attach: Callable[[nn.Module], AbstractContextManager[Iterable[nn.Parameter]]] | None = None,
+    float32: Sequence[str] = (),
+    hardware: Hardware | str | None = None,
+    accelerated: bool = True,
 ) -> Plan:
     """Return what running ``model`` (on the meta device; left as it is) will need.
 
     ``buckets`` maps a bucket's name to its latent shape (..., frames, height, width); ``trainable`` counts parameters,
-    each at a ``cost``.
-    Weights are counted exactly on the model as the policies prepare it. Activations are estimated, with t tokens in
-    the batch, W = ``KEPT_PER_FEATURE`` * t * bytes * (inputs + outputs of a block's Linears) and
-    B = t * bytes * width: training takes W for every block that is not checkpointed, B for every one that is, and one
-    W more for the block being computed again; without training it is one W.
+    each at a ``cost``. See ``Bucket`` and ``Subject`` for ``predict`` (by bucket), ``attach``, ``float32`` and
+    ``accelerated``.
 
     Raises:
-        ConfigError: The policies do not fit the model or one another.
+        ConfigError: The policies do not fit the model or one another, or nothing fits a budget.
     """
-    empty = copy.deepcopy(model)
-    count = len(blocks_of(empty, layout))
-    ordered = arrange(policies, FitContext(title=title, layout=layout, blocks=count, training=training))
-    preparation(ordered, keys=keys, layout=layout)(empty)
-    sizes = measure(empty, layout, dtype=dtype)
-    for policy in ordered:
-        sizes = policy.estimate(sizes)
     trained, cost = trainable if training else 0, cost or Cost()
-    return Plan(
-        title=f"{title}, {'training' if training else 'generation'}, {_dtype_name(dtype)}, batch size {batch_size}",
-        rows=tuple(
-            _row(name, geometry.tokens(shape) * batch_size, sizes, trained * cost.device, training=training)
+    known = predict or {}
+    subject = Subject(
+        model=model,
+        keys=keys,
+        context=FitContext(title=title, layout=layout, blocks=len(blocks_of(model, layout)), training=training),
+        dtype=dtype,
+        buckets=tuple(
+            Bucket(name=name, tokens=geometry.tokens(shape) * batch_size, predict=known.get(name))
             for name, shape in buckets.items()
         ),
-        host=sizes.host,
-        pinned=sizes.pinned,
-        disk=trained * cost.disk,
-        assumptions=tuple(_assumptions(sizes, trained, cost, training=training)),
+        float32=tuple(float32),
+        attach=attach,
+        trained=trained * cost.device,
+        gradients=trained * cost.gradient,
+        accelerated=accelerated,
+    )
+    use = "training" if training else "generation"
+    return plan_of(
+        subject,
+        policies,
+        title=f"{title}, {use}, {_dtype_name(dtype)}, batch size {batch_size}",
+        hardware=Hardware.named(hardware) if isinstance(hardware, str) else hardware,
+        places=Disk(file=trained * cost.file, state=trained * cost.state),
+        told=(told_cost(cost, trained),) if trained else (),
     )
 
 
-def _row(bucket: str, tokens: int, sizes: Sizes, trained: int, *, training: bool) -> Row:
-    return Row(
-        bucket=bucket,
-        tokens=tokens,
-        weights=sizes.weights,
-        activations=sizes.activations(tokens, training=training),
-        trained=trained,
+def told_cost(cost: Cost, trained: int) -> str:
+    """Say what is counted for each trained parameter."""
+    gradient = f", and {cost.gradient} of its gradient" if cost.gradient else ""
+    return f"{cost.what}: {cost.device} bytes for each of {trained:,} parameters{gradient}"
+
+
+def plan_of(
+    subject: Subject,
+    policies: Sequence[MemoryPolicy],
+    *,
+    title: str,
+    hardware: Hardware | None = None,
+    places: Disk | None = None,
+    others: Callable[[Sequence[MemoryPolicy]], Sequence[Other]] = lambda _: (),
+    told: Sequence[str] = (),
+    base: int = 0,
+) -> Plan:
+    """Return the plan of a subject.
+
+    Args:
+        subject: The model and its use.
+        policies: As the user wrote them.
+        title: The plan's first line.
+        hardware: What to plan for.
+        places: What lies on disk.
+        others: Tells of other moments with decided policies.
+        told: Further assumptions.
+        base: Bytes of host memory that the program itself takes.
+
+    Raises:
+        ConfigError: As ``plan`` does.
+    """
+    forecast = Forecast(subject)
+    memory = None if hardware is None else hardware.memory
+    decided = resolved(policies, subject.context, forecast.peak, memory=memory)
+    rows, sizes = forecast.rows(decided, hardware), forecast.sizes(decided)
+    pinned = max((row.pinned for row in rows), default=sizes.pinned)
+    context = attrs.evolve(subject.context, policies=tuple(policies))
+    return Plan(
+        title=title,
+        rows=rows,
+        host=max(sizes.host, pinned) + base,
+        running=pinned + base,
+        pinned=pinned,
+        places=places or Disk(),
+        assumptions=(*_assumptions(subject, sizes, hardware, estimated=forecast.estimated), *told),
+        hardware=hardware,
+        policies=decided,
+        chosen=any(is_open(policy, context) for policy in policies),
+        others=tuple(others(decided)),
+        advice=tuple(_advice(forecast, decided, rows, memory)),
     )
 
 
-def _assumptions(sizes: Sizes, trained: int, cost: Cost, *, training: bool) -> Iterable[str]:
-    yield "weights: counted on the empty model; activations: an estimate, not a measurement"
-    yield f"a block keeps {KEPT_PER_FEATURE} bytes for each byte of its Linears' inputs and outputs"
-    if training:
-        yield f"{len(sizes.blocks)} blocks: {sizes.kept} keep everything, {sizes.checkpointed} only their input"
-        yield f"{cost.what}: {cost.device} bytes for each of {trained:,} parameters"
-    yield "text tokens, encoders, the decoder and the allocator's fragments are not included"
+def _advice(
+    forecast: Forecast, policies: Sequence[MemoryPolicy], rows: Sequence[Row], memory: int | None
+) -> Iterable[str]:
+    """Yield which buckets do not fit, and policies with which all would, or what else would help."""
+    from musubi.memory.fit import Memory
+
+    large = [] if memory is None else [row for row in rows if row.total > memory]
+    if not large or memory is None:
+        return
+    names = ", ".join(row.bucket for row in large)
+    yield f"{names}: {'does' if len(large) == 1 else 'do'} not fit {gib(memory)}"
+    context, kept = forecast.subject.context, [policy for policy in policies if policy.kind not in _REPLACED]
+    found: dict[str, tuple[MemoryPolicy, ...]] = {}
+    for start in (tuple(policies), tuple(kept)):
+        try:
+            ladder = resolved((*start, Memory()), context, forecast.peak, memory=memory)
+        except ConfigError:
+            continue
+        found.setdefault("line", ladder)
+    if found:
+        yield f"fits with {written(found['line'])}"
+        return
+    yield "no memory policies make it fit: take a smaller batch, a smaller resolution or fewer frames"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (row.bucket, f"{row.tokens:,}", *map(_size, (row.weights, row.activations, row.trained, row.total)))
+_REPLACED = frozenset(("block_swap", "gradient_checkpointing"))
+"""What advice may choose anew: policies that change no weights."""
 
 
-def _parts(row: Row) -> str:
-    parts = {"weights": row.weights, "activations": row.activations, "training": row.trained}
-    return ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+def _assumptions(subject: Subject, sizes: Sizes, hardware: Hardware | None, *, estimated: bool) -> Iterable[str]:
+    if estimated:
+        yield "weights: counted on the empty model; activations: estimated from the sizes of its Linears"
+    else:
+        yield "weights: counted on the empty model; activations: followed through a pass on fake tensors"
+    if subject.context.training:
+        yield f"{len(sizes.blocks)} blocks: {sizes.kept} keep everything, {sizes.checkpointed} are computed again"
+    slack = f"{SLACK:.0%} of all that comes and goes"
+    more = f", {CONTEXT >> 20} MiB for CUDA itself" if subject.accelerated else ""
+    yield f"slack: {slack} for the allocator{more}"
+    if hardware is not None and hardware.tflops is not None:
+        bandwidth = hardware.bandwidth / 1e9
+        yield (
+            f"time: {EFFICIENCY:.0%} of {hardware.tflops:g} TFLOP/s, {bandwidth:g} GB/s from pinned memory, "
+            "loading of data and the optimiser's own step left out"
         )
-        for line in table
-    ]
-
-
-def _size(value: int) -> str:
-    """Return bytes in the unit that shows three digits."""
-    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}" if value < 999.5 * unit else f"{value / unit:.0f} {name}"
-    return f"{value} B"
 
 
 def _dtype_name(dtype: torch.dtype) -> str:
