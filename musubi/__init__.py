@@ -91,11 +91,21 @@ if TYPE_CHECKING:
     from musubi.inference.prompt_line import PromptLine as PromptLine
     from musubi.inference.request import Request as Request
     from musubi.inference.session import Session as Session
+    from musubi.memory.activation_offload import ActivationOffload as ActivationOffload
+    from musubi.memory.attention import Attention as Attention
     from musubi.memory.block_swap import BlockSwap as BlockSwap
     from musubi.memory.checkpointing import GradientCheckpointing as GradientCheckpointing
+    from musubi.memory.compiling import Compile as Compile
+    from musubi.memory.encoders import TextEncoderMemory as TextEncoderMemory
+    from musubi.memory.fit import Memory as Memory
+    from musubi.memory.hardware import Hardware as Hardware
     from musubi.memory.plan import Plan as Plan
     from musubi.memory.policy import MemoryPolicy as MemoryPolicy
+    from musubi.memory.quantise import NF4 as NF4
+    from musubi.memory.quantise import FP8Cast as FP8Cast
     from musubi.memory.quantise import FP8Scaled as FP8Scaled
+    from musubi.memory.quantise import Int8Scaled as Int8Scaled
+    from musubi.memory.vae import VAETiling as VAETiling
     from musubi.networks.check import Check as Check
     from musubi.networks.file import LoRAFile as LoRAFile
     from musubi.networks.full import FullFineTune as FullFineTune
@@ -225,11 +235,18 @@ _HOME = {
     "inference.prompt_line": ("PromptLine",),
     "inference.request": ("Request",),
     "inference.session": ("Session",),
+    "memory.activation_offload": ("ActivationOffload",),
+    "memory.attention": ("Attention",),
     "memory.block_swap": ("BlockSwap",),
     "memory.checkpointing": ("GradientCheckpointing",),
+    "memory.compiling": ("Compile",),
+    "memory.encoders": ("TextEncoderMemory",),
+    "memory.fit": ("Memory",),
+    "memory.hardware": ("Hardware",),
     "memory.plan": ("Plan",),
     "memory.policy": ("MemoryPolicy",),
-    "memory.quantise": ("FP8Scaled",),
+    "memory.quantise": ("FP8Cast", "FP8Scaled", "Int8Scaled", "NF4"),
+    "memory.vae": ("VAETiling",),
     "networks.check": ("Check",),
     "networks.file": ("LoRAFile",),
     "networks.full": ("FullFineTune",),

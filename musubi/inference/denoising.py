@@ -10,15 +10,15 @@ import attrs
 import torch
 from torch import nn
 
-from musubi.architecture import Architecture, Denoiser, WeightHook
+from musubi.architecture import Architecture, Denoiser
 from musubi.core.errors import WeightsError
+from musubi.inference.fitting import arranged
 from musubi.inference.loras import LoRAUse
 from musubi.keymap import KeyMap
+from musubi.memory.as_stored import AsStored
 from musubi.memory.policy import (
-    FitContext,
     MemoryPolicy,
     Placement,
-    arrange,
     loading_device,
     placed,
     preparation,
@@ -51,15 +51,13 @@ def ready(
     """Load the model for the length of a ``with``: merged LoRAs, policies, attached LoRAs, in this order.
 
     Raises:
+        ConfigError: The policies do not fit what the checkpoint's header tells.
         WeightsError: A checkpoint cannot be read, or a LoRA has modules that the model lacks.
     """
-    layout, keys = architecture.layout, architecture.keys
-    ordered = arrange(policies, FitContext.of(architecture, training=False))
-    denoiser = architecture.denoiser()
+    layout, keys, denoiser = architecture.layout, architecture.keys, architecture.denoiser()
+    ordered = arranged(architecture, denoiser, policies)
     merge = merge_of(architecture, denoiser, [(use, file) for use, file in loras if use.merge])
-    model = load_model(
-        architecture, denoiser, ordered, device=device, dtype=dtype, before=[merge] if merge.parts else []
-    )
+    model = load_model(architecture, denoiser, ordered, device=device, dtype=dtype, before=merge)
     merge.check()
     with ExitStack() as stack:
         adapters = tuple(_adapters(use, file, model, keys).to(device) for use, file in loras if not use.merge)
@@ -102,14 +100,22 @@ def load_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    before: Sequence[WeightHook] = (),
+    before: Merge | None = None,
 ) -> nn.Module:
-    """Load the denoiser's model through what arranged policies do to its weights; ``before`` sees them first."""
-    layout, keys = architecture.layout, architecture.keys
+    """Load the denoiser's model through what arranged policies do to its weights, LoRAs merged ``before``.
+
+    Matrices that the file has in 8 bits stay in these bits, but for those that a LoRA is merged into: they are
+    quantised anew.
+    """
+    layout, keys, expert = architecture.layout, architecture.keys, architecture.experts[0]
+    merges = [before] if before is not None and before.parts else []
+    stored = denoiser.stored(expert)
+    merged = frozenset(name for merge in merges for name in merge.names)
+    policies = (AsStored(stored=stored, merged=merged), *ordered) if stored else tuple(ordered)
     return denoiser.load(
-        architecture.experts[0],
-        device=loading_device(ordered, device),
+        expert,
+        device=loading_device(policies, device),
         dtype=dtype,
-        prepare=preparation(ordered, keys=keys, layout=layout),
-        on_weight=weight_hook(ordered, keys=keys, layout=layout, before=before),
+        prepare=preparation(policies, keys=keys, layout=layout),
+        on_weight=weight_hook(policies, keys=keys, layout=layout, before=merges),
     )

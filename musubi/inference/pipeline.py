@@ -16,14 +16,16 @@ from musubi.core.events import Callback
 from musubi.core.fields import field, one_of, optional
 from musubi.core.spec import Spec
 from musubi.inference.drawing import Draws
+from musubi.inference.fitting import fit_context
 from musubi.inference.loras import LoRAUse
 from musubi.inference.request import Request
-from musubi.memory.policy import FitContext, MemoryPolicy, arrange
+from musubi.memory.policy import MemoryPolicy, arrange
 from musubi.noise.samplers import Sampler
 
 if TYPE_CHECKING:
     from musubi.inference.media import Image, Video
     from musubi.inference.session import Session
+    from musubi.memory.hardware import Hardware
     from musubi.memory.plan import Plan
     from musubi.networks.file import LoRAFile
 
@@ -55,7 +57,7 @@ class Pipeline(Spec, Draws, Generic[A_co]):
     def problems(self) -> Iterable[Issue]:
         """Yield what is wrong with the memory policies for this model."""
         try:
-            arrange(self.memory, FitContext.of(self.model, training=False))
+            arrange(self.memory, fit_context(self.model, self.memory))
         except ConfigError as error:
             yield from error.issues
 
@@ -101,16 +103,25 @@ class Pipeline(Spec, Draws, Generic[A_co]):
 
         return Session(self, keep=True, prompts=prompts)
 
-    def plan(self, *, size: tuple[int, int] | None = None, frames: int | None = None) -> Plan:
+    def plan(
+        self,
+        *,
+        size: tuple[int, int] | None = None,
+        frames: int | None = None,
+        hardware: Hardware | str | None = None,
+    ) -> Plan:
         """Say what generating will need, from the checkpoint's header alone; loads no weights.
 
+        ``hardware`` is what to plan for, as in ``Trainer.plan``.
+
         Raises:
-            ConfigError: The model cannot make this size or number of frames.
+            ConfigError: The model cannot make this size or number of frames, there is no such hardware, the policies do
+                not fit, or nothing fits a budget.
             WeightsError: The checkpoint cannot be read or does not fit the model.
         """
         from musubi.inference.planning import plan
 
-        return plan(self, Request("", size=size, frames=frames).job(self.model))
+        return plan(self, Request("", size=size, frames=frames).job(self.model), hardware=hardware)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.

@@ -13,13 +13,16 @@ from typing_extensions import TypeVar
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
 from musubi.core.events import Callback, Progress
-from musubi.inference.decoding import decode, load_decoder, media
+from musubi.inference.decoding import decode, media, opened_decoder
 from musubi.inference.denoising import Ready, ready
 from musubi.inference.drawing import Draws
+from musubi.inference.fitting import arranged
 from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image, Video
-from musubi.inference.prompts import Prompts, encode_prompts, release
+from musubi.inference.planning import settled
+from musubi.inference.prompts import Prompts, encode_prompts
 from musubi.inference.request import Job, Request
+from musubi.memory.components import release
 from musubi.memory.device import pick_device, pick_dtype, usable_device
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class Session(Draws, Generic[A_co]):
         self._loras = tuple((use, use.file()) for use in pipeline.loras)
         self._ahead = tuple(prompts)
         self._prompts = Prompts({})
-        self._stack = ExitStack()
+        self._stack, self._decoding = ExitStack(), ExitStack()
         self._ready: Ready | None = None
         self._decoder: nn.Module | None = None
 
@@ -56,7 +59,7 @@ class Session(Draws, Generic[A_co]):
 
     def close(self) -> None:
         """Undo what was attached and free all models."""
-        self._decoder = None
+        self._free_decoder()
         self._free_denoiser()
 
     def draw(
@@ -70,6 +73,8 @@ class Session(Draws, Generic[A_co]):
             SamplingCancelledError: ``cancel`` was set.
         """
         job, callbacks = request.job(self._pipeline.model), tuple(on)
+        if self._ready is None:  # before the first weight is loaded, of whichever model
+            arranged(self._pipeline.model, self._pipeline.model.denoiser(), self._pipeline.memory)
         self._encode(job)
         _tell(callbacks, "encoding", 1, 1)
         latents = self._sample(job, callbacks, cancel)
@@ -82,13 +87,16 @@ class Session(Draws, Generic[A_co]):
     def _encode(self, job: Job) -> None:
         wanted = self._prompts.missing((*job.texts, *self._ahead))
         if wanted:
-            found = encode_prompts(self._pipeline.model, wanted, device=self._device, dtype=self._dtype)
+            pipeline = self._pipeline
+            found = encode_prompts(
+                pipeline.model, wanted, policies=pipeline.memory, device=self._device, dtype=self._dtype
+            )
             self._prompts = self._prompts.plus(found)
 
     def _sample(self, job: Job, callbacks: tuple[Callback, ...], cancel: CancelToken | None) -> Tensor:
         return draw_job(
             self._pipeline.model,
-            self._denoiser(),
+            self._denoiser(job),
             self._prompts,
             job,
             sampler=self._pipeline.sampler,
@@ -98,12 +106,12 @@ class Session(Draws, Generic[A_co]):
             cancel=cancel,
         )
 
-    def _denoiser(self) -> Ready:
+    def _denoiser(self, job: Job) -> Ready:
+        """Return the loaded denoiser; policies that were left open are decided for the first job."""
         if self._ready is None:
             pipeline = self._pipeline
-            opened = ready(
-                pipeline.model, loras=self._loras, policies=pipeline.memory, device=self._device, dtype=self._dtype
-            )
+            policies = settled(pipeline, job, self._device)
+            opened = ready(pipeline.model, loras=self._loras, policies=policies, device=self._device, dtype=self._dtype)
             self._ready = self._stack.enter_context(opened)
         return self._ready
 
@@ -113,10 +121,19 @@ class Session(Draws, Generic[A_co]):
         release(self._device)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        model = self._pipeline.model
-        decoder = self._decoder or load_decoder(model, device=self._device)
-        self._decoder = decoder if self._keep else None
-        return decode(model, decoder, latents)
+        pipeline = self._pipeline
+        if self._decoder is None:
+            opened = opened_decoder(pipeline.model, policies=pipeline.memory, device=self._device)
+            self._decoder = self._decoding.enter_context(opened)
+        frames = decode(pipeline.model, self._decoder, latents)
+        if not self._keep:
+            self._free_decoder()
+        return frames
+
+    def _free_decoder(self) -> None:
+        self._decoder = None
+        self._decoding.close()
+        release(self._device)
 
     def _facts(self, job: Job) -> dict[str, str]:
         pipeline = self._pipeline

@@ -13,7 +13,7 @@ from torch import Tensor
 from musubi.architecture import Architecture
 from musubi.core.errors import Issue, WeightsError
 from musubi.weights.checkpoint import Checkpoint
-from musubi.weights.load import refuse_quantised
+from musubi.weights.companions import Companions
 from musubi.weights.naming import PREFIXES, Piece, plan_pieces, strip
 
 
@@ -32,9 +32,9 @@ class LinearWeights:
         """Find the weights of a model's Linears.
 
         Raises:
-            WeightsError: The checkpoint has none of them, or is quantised.
+            WeightsError: The checkpoint has none of them, or keeps them in 8 bits with scales.
         """
-        refuse_quantised(checkpoint)
+        _refuse_scaled(checkpoint)
         names = {name: strip(name, PREFIXES) for name in checkpoint.names()}
         linears = model.linears()
         wanted = {f"{part.name}.weight" for name in linears for part in model.keys.to_library(name)}
@@ -64,6 +64,13 @@ class LinearWeights:
         if source == module or not any(re.fullmatch(pattern, module) for pattern in self._swapped):
             return weight
         return torch.cat(weight.chunk(2)[::-1])
+
+
+def _refuse_scaled(checkpoint: Checkpoint) -> None:
+    scale = next(iter(Companions.of(checkpoint.stated()).scales.values()), None)
+    if scale is not None:
+        message = f"keeps its weights in 8 bits with scales ({scale.name}), which nothing can be added to"
+        raise WeightsError("quantised weights", [Issue(checkpoint.label, message, "use the bf16 or fp16 version")])
 
 
 def as_path(path: Path | str) -> Path:

@@ -18,7 +18,6 @@ def full_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
     """Yield what does not fit a trainer whose network is the model itself; nothing for adapters."""
     if not trainer.network.trains_base:
         return
-    yield from _memory_issues(trainer)
     if trainer.initial is not None:
         hint = "with_base_lora() merges a LoRA into the model before training"
         yield Issue("initial", "is a LoRA to train further, but the model itself is trained", hint)
@@ -37,15 +36,12 @@ def full_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
     yield from _place_issues(trainer)
 
 
-def _memory_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
-    for index, policy in enumerate(trainer.memory):
-        name = type(policy).__name__
-        if policy.changes_weights:
-            hint = "train a LoRA over quantised weights, or FullFineTune(weights='bfloat16')"
-            yield Issue(f"memory[{index}]", f"{name} quantises the weights, which then cannot be trained", hint)
-        elif policy.loads_on_host:
-            hint = "use GradientCheckpointing, fused_backward, weights='bfloat16', or FSDP over several devices"
-            yield Issue(f"memory[{index}]", f"{name} never copies weights back, so it cannot hold trained ones", hint)
+def stored_issues(trainer: Trainer[Architecture], stored: str | None) -> Iterable[Issue]:
+    """Yield that weights which a file holds quantised cannot be trained; ``stored`` is in what it holds them."""
+    if trainer.network.trains_base and stored is not None:
+        component = trainer.model.experts[0].component
+        message = f"is quantised ({stored}); what training has to change is lost in it"
+        yield Issue(f"model.weights.{component}", message, "give the checkpoint in bfloat16, or train a LoRA over it")
 
 
 def _place_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:

@@ -2,54 +2,229 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from musubi.memory import plan as memory_plan
-from musubi.memory.device import pick_device, pick_dtype
+import attrs
+
+from musubi.cache.format import content_name
+from musubi.cache.units import Unit, units_of
+from musubi.inference.components import decoder_bytes, encoding
+from musubi.inference.fitting import opened
+from musubi.inference.foreseen import Shape, prediction
+from musubi.inference.planning import PROGRAM, drawing, planned_dtype
+from musubi.memory.device import pick_device
+from musubi.memory.forecast import Bucket, Forecast, Subject
+from musubi.memory.hardware import Hardware, as_hardware
+from musubi.memory.plan import Cost, Other, Plan, plan_of, told_cost
+from musubi.memory.policy import FitContext, MemoryPolicy, Phase
+from musubi.memory.report import size
+from musubi.training.fitting import fit_context
+from musubi.training.stored_files import places
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
     from musubi.architecture import Architecture
+    from musubi.cache.manifest import Manifest
+    from musubi.inference.request import Job
     from musubi.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 _ADAPTER = _AVERAGE = 4
 """Bytes of a number of an adapter, and of an average."""
 
 
-def plan(trainer: Trainer[Architecture]) -> memory_plan.Plan:
-    """Return the need of every bucket in the cache."""
-    model, manifest = trainer.model, trainer.cache.manifest()
-    empty = model.denoiser().empty(model.experts[0])
-    items = {cached.item.bucket_label: cached.item for cached in manifest.items}
-    return memory_plan.plan(
-        empty,
-        layout=model.layout,
-        keys=model.keys,
-        geometry=model.geometry,
-        buckets={
-            label: model.geometry.latent_shape(item.bucket, item.window.count) for label, item in sorted(items.items())
-        },
-        batch_size=max(item.batch_size for item in items.values()),
-        trainable=trainer.network.trainable(empty, keys=model.keys, layout=model.layout),
-        policies=trainer.memory,
-        training=True,
-        dtype=pick_dtype(trainer.precision, pick_device(trainer.device)),
-        title=f"{model.title}, {trainer.network.title}",
-        cost=cost(trainer),
+def plan(trainer: Trainer[Architecture], *, hardware: Hardware | str | None = None) -> Plan:
+    """Return the need of every bucket in the cache.
+
+    Raises:
+        ConfigError: There is no such hardware, the policies do not fit, or nothing fits a budget.
+        CacheError: The cache is not built.
+        WeightsError: The checkpoint cannot be read or does not fit the model.
+    """
+    device = pick_device(trainer.device)
+    card = as_hardware(hardware, device)
+    subject = subject_of(trainer, device, accelerated=card is not None or device.type != "cpu")
+    numbers = trainer.network.trainable(subject.model, keys=trainer.model.keys, layout=trainer.model.layout)
+    costs = cost(trainer, _computed(trainer, device, accelerated=subject.accelerated))
+    name = str(subject.dtype).removeprefix("torch.")
+    return plan_of(
+        subject,
+        trainer.memory,
+        title=f"{trainer.model.title}, {trainer.network.title}, training, {name}",
+        hardware=card,
+        places=places(trainer, file=numbers * costs.file, state=numbers * costs.state),
+        others=lambda policies: _others(trainer, subject, policies),
+        told=(told_cost(costs, numbers),),
+        base=PROGRAM,
     )
 
 
-def cost(trainer: Trainer[Architecture]) -> memory_plan.Cost:
-    """Return what each trained parameter takes: of the model itself, what it takes beyond the frozen model's."""
+def cost(trainer: Trainer[Architecture], computed: torch.dtype) -> Cost:
+    """Return what each trained parameter takes; of the model itself, what it takes beyond its weights."""
     network, optimizer, ema = trainer.network, trainer.optimizer, trainer.ema
-    computed = pick_dtype(trainer.precision, pick_device(trainer.device))
     kept = network.weights_dtype(computed).itemsize if network.trains_base else _ADAPTER
-    weight = kept - computed.itemsize if network.trains_base else kept
-    gradient = 0 if optimizer.fused_backward else kept
     average = _AVERAGE if ema is not None and not ema.on_host else 0
     saved = _AVERAGE if ema is not None else 0
     what = "weights, gradients and moments" if network.trains_base else "adapters in float32"
-    return memory_plan.Cost(
-        device=weight + gradient + optimizer.state_bytes + average,
-        disk=2 * kept + optimizer.state_bytes + saved,
+    return Cost(
+        device=(0 if network.trains_base else kept) + optimizer.state_bytes + average,
+        gradient=0 if optimizer.fused_backward else kept,
+        file=kept,
+        state=kept + optimizer.state_bytes + saved,
         what=f"{what} with {type(optimizer).__name__}",
     )
+
+
+def subject_of(trainer: Trainer[Architecture], device: torch.device, *, accelerated: bool) -> Subject:
+    """Return a trainer's model and buckets as something to plan for."""
+    model = trainer.model
+    denoiser, expert = model.denoiser(), model.experts[0]
+    empty, stored = denoiser.empty(expert), denoiser.stored(expert)
+    computed = _computed(trainer, device, accelerated=accelerated)
+    numbers = trainer.network.trainable(empty, keys=model.keys, layout=model.layout)
+    costs = cost(trainer, computed)
+    return Subject(
+        model=empty,
+        keys=model.keys,
+        context=opened(fit_context(trainer), empty, stored),
+        dtype=trainer.network.weights_dtype(computed),
+        buckets=tuple(_buckets(trainer, computed)),
+        float32=denoiser.float32,
+        stored=stored,
+        attach=_attach(trainer),
+        trained=numbers * costs.device,
+        gradients=numbers * costs.gradient,
+        passes=trainer.accumulate,
+        accelerated=accelerated,
+    )
+
+
+def _computed(trainer: Trainer[Architecture], device: torch.device, *, accelerated: bool) -> torch.dtype:
+    return planned_dtype(trainer.precision, device, accelerated=accelerated)
+
+
+def _attach(trainer: Trainer[Architecture]) -> Callable[[nn.Module], Any]:
+    """Return what puts the trainer's network on a model."""
+    import torch
+
+    @contextmanager
+    def freed(model: nn.Module) -> Generator[Iterable[nn.Parameter]]:
+        from musubi.networks.full_weights import targeted_parameters
+
+        keys, layout = trainer.model.keys, trainer.model.layout
+        parameters = targeted_parameters(model, trainer.network.targets, keys=keys, layout=layout).values()
+        for parameter in parameters:
+            parameter.requires_grad = True
+        yield parameters
+        for parameter in parameters:
+            parameter.requires_grad = False
+
+    @contextmanager
+    def attached(model: nn.Module) -> Generator[Iterable[nn.Parameter]]:
+        generator = torch.Generator().manual_seed(trainer.seed)
+        keys, layout = trainer.model.keys, trainer.model.layout
+        trained = trainer.network.prepare(model, keys=keys, layout=layout, generator=generator)
+        with trained.train().attached(model):
+            yield [parameter for group in trained.groups() for parameter in group.parameters]
+
+    return freed if trainer.network.trains_base else attached
+
+
+def _buckets(trainer: Trainer[Architecture], dtype: torch.dtype) -> Iterable[Bucket]:
+    """Yield every bucket at its largest batch, of the item whose entry is the largest."""
+    manifest, geometry = trainer.cache.manifest(), trainer.model.geometry
+    for label, (unit, items) in sorted(_largest(manifest).items()):
+        item = unit.item
+        latent = geometry.latent_shape(item.bucket, item.window.count)
+        entry = _shapes(trainer.cache.path, unit)
+        predict = prediction(trainer.model.denoiser(), entry, items=items, dtype=dtype) if entry else None
+        yield Bucket(name=label, tokens=geometry.tokens(latent) * items, predict=predict)
+
+
+def _largest(manifest: Manifest) -> dict[str, tuple[Unit, int]]:
+    """Return, by bucket, the unit with most bytes and the items of the largest batch."""
+    found: dict[str, tuple[int, Unit]] = {}
+    sizes: Counter[str] = Counter()
+    for cached in manifest.items:
+        label = cached.item.bucket_label
+        sizes[label] = max(sizes[label], cached.item.batch_size)
+        for unit in units_of(attrs.evolve(cached, item=attrs.evolve(cached.item, repeats=1)), manifest):
+            count = sum(file.bytes for file in unit.fixed) + max(
+                (sum(file.bytes for file in files) for files in unit.captions), default=0
+            )
+            if label not in found or count > found[label][0]:
+                found[label] = (count, unit)
+    return {label: (unit, sizes[label]) for label, (_, unit) in found.items()}
+
+
+def _shapes(folder: Path, unit: Unit) -> dict[str, Shape]:
+    """Return the shapes of a unit's tensors, with its longest caption; nothing where a file cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    longest = max(unit.captions, key=lambda files: sum(file.bytes for file in files))
+    found: dict[str, Shape] = {}
+    try:
+        for file in (*unit.fixed, *longest):
+            with safe_open(folder / file.name, framework="pt") as opened_file:
+                for key in opened_file.keys():  # noqa: SIM118  # it is no mapping
+                    tensor = opened_file.get_slice(key)
+                    found[content_name(key)] = Shape(sizes=tuple(tensor.get_shape()), dtype=_dtype(tensor.get_dtype()))
+    except (OSError, SafetensorError) as error:
+        logger.warning("no shapes of %s: %s", unit.item.name, error)
+        return {}
+    return found
+
+
+def _dtype(name: str) -> torch.dtype:
+    """Return the type that safetensors calls by a name; float32 where it does not matter which."""
+    import torch
+
+    known = {"F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
+    return known.get(name, torch.float32)
+
+
+def _others(trainer: Trainer[Architecture], subject: Subject, policies: Sequence[MemoryPolicy]) -> list[Other]:
+    """Return the encoding that came before the run, and its samples."""
+    others = encoding(trainer.model, policies)
+    jobs = _jobs(trainer)
+    if jobs:
+        others.append(_sampling(trainer, subject, policies, jobs))
+    return others
+
+
+def _sampling(
+    trainer: Trainer[Architecture], subject: Subject, policies: Sequence[MemoryPolicy], jobs: Sequence[Job]
+) -> Other:
+    """Return what the largest sample needs: the model with what is trained, or beside the decoder."""
+    model, context = trainer.model, FitContext.of(trainer.model, training=False)
+    used = [policy for policy in policies if policy.phase not in {Phase.CHECKPOINT, Phase.ACTIVATIONS}]
+    job = max(jobs, key=lambda asked: asked.size[0] * asked.size[1] * asked.frames)
+    drawn = drawing(model, job, context=context, dtype=subject.dtype, accelerated=subject.accelerated)
+    frozen = [policy for policy in used if not getattr(policy, "write_back", False)]
+    row = Forecast(drawn).rows(frozen)[0]
+    decoder = decoder_bytes(model, policies)
+    resident = row.weights + row.slack + subject.trained
+    return Other(
+        name="sampling",
+        device=resident + max(row.activations, decoder or 0),
+        what=f"the model and {size(row.activations)} for {row.bucket}, then beside it the decoder, "
+        + ("whose file is not here" if decoder is None else f"{size(decoder)} and what it works on"),
+    )
+
+
+def _jobs(trainer: Trainer[Architecture]) -> list[Job]:
+    kinds = Counter((cached.item.bucket, cached.item.window.count) for cached in trainer.cache.items())
+    (usual, frames), _ = kinds.most_common(1)[0]
+    return [
+        request.replace(size=request.size or usual, frames=request.frames or frames).job(trainer.model)
+        for request in trainer.samples
+    ]

@@ -45,6 +45,7 @@ from musubi.training.result import TrainResult
 from musubi.training.retention import clear
 from musubi.training.sampling_due import sampling_due
 from musubi.training.settings import settings
+from musubi.training.settling import settled
 from musubi.training.setup import Setup
 from musubi.training.state import RunState
 from musubi.training.stepper import Stepper
@@ -141,6 +142,7 @@ class Run:
         processes.wait()
         resumed = processes.every(self._load_state)
         self._check_agreement(processes, resumed)
+        trainer = self._trainer = settled(trainer, processes, resumed)
         material = processes.every(partial(Material.open, trainer, processes))
         together = {**settings(trainer), "accumulate": trainer.accumulate * processes.count}
         if resumed is not None:

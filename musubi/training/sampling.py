@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
@@ -12,23 +12,26 @@ from torch import Tensor
 
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
-from musubi.inference.decoding import decode, load_decoder, media
+from musubi.inference.decoding import decode, media, opened_decoder
 from musubi.inference.denoising import Ready
 from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image, Video
 from musubi.inference.prompts import Prompts, encode_prompts
 from musubi.inference.request import Job, Request
+from musubi.memory.components import release
+from musubi.memory.policy import MemoryPolicy
 from musubi.training.processes import Processes
 from musubi.training.trainer import Trainer
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sampling:
-    """What a run is asked to draw: complete jobs and their encoded prompts."""
+    """What a run is asked to draw: complete jobs, their encoded prompts, and the policies for the decoder."""
 
     model: Architecture
     jobs: tuple[Job, ...]
     prompts: Prompts
+    memory: tuple[MemoryPolicy, ...] = ()
 
     @classmethod
     def prepare(cls, trainer: Trainer[Architecture], processes: Processes, *, dtype: torch.dtype) -> Sampling:
@@ -36,11 +39,8 @@ class Sampling:
         device, asked = processes.device, trainer.samples[processes.rank :: processes.count]
         jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in asked)
         texts = [text for job in jobs for text in job.texts]
-        return cls(
-            model=trainer.model,
-            jobs=jobs,
-            prompts=encode_prompts(trainer.model, texts, device=device, dtype=dtype) if texts else Prompts({}),
-        )
+        prompts = encode_prompts(trainer.model, texts, policies=trainer.memory, device=device, dtype=dtype)
+        return cls(model=trainer.model, jobs=jobs, prompts=prompts, memory=trainer.memory)
 
     def draw(
         self,
@@ -51,7 +51,7 @@ class Sampling:
         cancel: CancelToken,
         on_step: Callable[[int, int], None],
     ) -> tuple[Image | Video, ...]:
-        """Draw every job with the model as it is now; the decoder is loaded for the while.
+        """Draw every job with the model as it is now; the decoder is loaded for the while, and freed.
 
         Raises:
             SamplingCancelledError: ``cancel`` was set.
@@ -72,11 +72,17 @@ class Sampling:
                 cancel=cancel,
             )
             latents.append(drawn)
-        decoder = load_decoder(self.model, device=device)
-        return tuple(
-            media(decode(self.model, decoder, latent)[0], fps=job.fps, metadata=job.metadata)
-            for job, latent in zip(self.jobs, latents, strict=True)
-        )
+        try:
+            return self._decoded(latents, device)
+        finally:
+            release(device)
+
+    def _decoded(self, latents: Sequence[Tensor], device: torch.device) -> tuple[Image | Video, ...]:
+        with opened_decoder(self.model, policies=self.memory, device=device) as decoder:
+            return tuple(
+                media(decode(self.model, decoder, latent)[0], fps=job.fps, metadata=job.metadata)
+                for job, latent in zip(self.jobs, latents, strict=True)
+            )
 
     def _count(self, drawn: int, on_step: Callable[[int, int], None], done: int, _: Tensor) -> None:
         before = sum(job.steps for job in self.jobs[:drawn])

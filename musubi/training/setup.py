@@ -16,11 +16,13 @@ from torch.optim import Optimizer
 from musubi.architecture import Architecture, Denoiser
 from musubi.core import atomic
 from musubi.core.control import CancelToken
+from musubi.core.errors import ConfigError
 from musubi.core.events import Validated
 from musubi.inference.denoising import Ready, load_model, merge_of
+from musubi.inference.fitting import opened
 from musubi.inference.media import Image, Video
 from musubi.memory.device import pick_dtype
-from musubi.memory.policy import FitContext, MemoryPolicy, Placement, arrange, placed
+from musubi.memory.policy import MemoryPolicy, Placement, arrange, placed
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
 from musubi.networks.network import AdapterNetwork
@@ -29,6 +31,8 @@ from musubi.optim.fused import FusedBackward
 from musubi.optim.modes import evaluating
 from musubi.training.dealing import Dealer
 from musubi.training.ema import Averages
+from musubi.training.fitting import fit_context
+from musubi.training.full import stored_issues
 from musubi.training.material import Material
 from musubi.training.objective import Objective, Teaching
 from musubi.training.prior import untrained
@@ -77,9 +81,9 @@ class Setup:
         atomic.check_writable(trainer.output)
         device, dtype = processes.device, pick_dtype(trainer.precision, processes.device)
         sharding = Sharding.of(trainer, processes)
-        sampling = processes.every(partial(Sampling.prepare, trainer, processes, dtype=dtype))
         denoiser = trainer.model.denoiser()
-        policies = arrange(trainer.memory, FitContext.of(trainer.model, training=True))
+        policies = processes.every(partial(_policies, trainer, denoiser, divided=sharding is not None))
+        sampling = processes.every(partial(Sampling.prepare, trainer, processes, dtype=dtype))
         place = device if sharding is None else _HOST
         model = processes.every(partial(_load, trainer, denoiser, policies, device=place, dtype=dtype))
         if sharding is not None:
@@ -87,7 +91,8 @@ class Setup:
         trained = _network(trainer, model)
         stack.enter_context(trained.attached(model))
         if sharding is None:
-            trained.to(device)
+            if not trainer.network.trains_base:  # the model's own weights are where they were loaded, for policies
+                trained.to(device)
             share_frozen(model, processes, stack)
         placement = Placement(
             title=trainer.model.title, layout=trainer.model.layout, device=device, dtype=dtype, training=True
@@ -173,6 +178,20 @@ class Setup:
             )
 
 
+def _policies(trainer: Trainer[Architecture], denoiser: Denoiser[Any], *, divided: bool) -> tuple[MemoryPolicy, ...]:
+    """Return the memory policies in order, once they fit what the checkpoint's header tells.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    expert = trainer.model.experts[0]
+    context = opened(fit_context(trainer), denoiser.empty(expert), denoiser.stored(expert))
+    issues = tuple(stored_issues(trainer, context.stored))
+    if issues:
+        raise ConfigError("full fine-tuning", issues)
+    return arrange(trainer.memory, attrs.evolve(context, divided=divided))
+
+
 def _load(
     trainer: Trainer[Architecture],
     denoiser: Denoiser[Any],
@@ -183,9 +202,8 @@ def _load(
 ) -> nn.Module:
     """Load the base model with the trainer's other LoRAs merged into it."""
     merge = merge_of(trainer.model, denoiser, [(use, use.file()) for use in trainer.base_loras])
-    before = [merge] if merge.parts else []
     kept = trainer.network.weights_dtype(dtype)
-    model = load_model(trainer.model, denoiser, policies, device=device, dtype=kept, before=before)
+    model = load_model(trainer.model, denoiser, policies, device=device, dtype=kept, before=merge)
     merge.check()
     return model
 

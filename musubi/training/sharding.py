@@ -151,10 +151,6 @@ def _divided_issues(trainer: Trainer[Architecture], plugin: FullyShardedDataPara
     if trainer.optimizer.kind not in _ELEMENTWISE:
         message = f"{trainer.optimizer.kind} needs whole tensors or is not known to work with divided ones"
         yield Issue("optimizer", message, "use AdamW or Lion: the state is divided like the weights")
-    for index, policy in enumerate(trainer.memory):
-        if policy.loads_on_host or policy.changes_weights:
-            hint = "leave it out: each process keeps only its share of the weights"
-            yield Issue(f"memory[{index}]", f"{policy.kind} does not work with a divided model", hint)
     if trainer.samples:
         hint = "draw them with the files that the run saves"
         yield Issue("samples", "are dealt out to the processes, which must compute together", hint)

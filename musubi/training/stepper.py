@@ -17,6 +17,7 @@ from musubi.cache.loader import Position
 from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError, Issue, RunError
 from musubi.core.events import RolledBack, StepEnded, Validated, WeightNorms
+from musubi.optim.places import move_state
 from musubi.optim.rates import effective_rates
 from musubi.training.accumulation import Accumulation, Seen, not_finite
 from musubi.training.setup import Setup
@@ -169,6 +170,8 @@ class Stepper:
         try:
             setup.trained.load_state_dict(divided(resumed.trained, here))
             setup.optimizer.load_state_dict(divided_moments(copy.deepcopy(dict(resumed.optimizer)), setup.optimizer))
+            if not self.divided:
+                move_state(setup.optimizer, setup.processes.device)
             if setup.averages is not None:
                 setup.averages.load_state_dict(divided(resumed.averages, here))
         except (RuntimeError, ValueError, KeyError) as error:

@@ -22,7 +22,7 @@ from musubi.core.spec import Spec
 from musubi.inference.loras import LoRAUse
 from musubi.inference.prompt_file import read_prompts
 from musubi.inference.request import Request
-from musubi.memory.policy import FitContext, MemoryPolicy, arrange
+from musubi.memory.policy import MemoryPolicy, arrange
 from musubi.networks.lora import LoRA
 from musubi.networks.network import Network
 from musubi.noise.loss import MSE, Loss
@@ -34,13 +34,15 @@ from musubi.optim.schedules import Constant, Schedule
 from musubi.training.about import About
 from musubi.training.ema import EMA
 from musubi.training.files import name_issue
-from musubi.training.full import full_issues
+from musubi.training.fitting import fit_context
+from musubi.training.full import full_issues, stored_issues
 from musubi.training.prior import PriorPreservation
 from musubi.training.validation import Validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from musubi.memory.hardware import Hardware
     from musubi.memory.plan import Plan
     from musubi.networks.file import LoRAFile
     from musubi.training.result import TrainResult
@@ -119,8 +121,10 @@ class Trainer(Spec, Generic[A_co]):
         yield from self._sample_issues()
         yield from self._model_issues()
         yield from self._optimizer_issues()
+        context = fit_context(self)
         yield from full_issues(self)
-        yield from _issues_of(partial(arrange, self.memory, FitContext.of(self.model, training=True)))
+        yield from stored_issues(self, context.stored)
+        yield from _issues_of(partial(arrange, self.memory, context))
 
     def _sample_issues(self) -> Iterable[Issue]:
         for name in ("sample_every", "sample_every_epochs"):
@@ -252,16 +256,20 @@ class Trainer(Spec, Generic[A_co]):
         asked = tuple(request for given in requests for request in _requests(given))
         return self.replace(samples=asked, sample_every=every, sample_every_epochs=every_epochs)
 
-    def plan(self) -> Plan:
+    def plan(self, *, hardware: Hardware | str | None = None) -> Plan:
         """Say what the run would need, from the checkpoint's header and the cache's buckets; loads no weights.
 
+        ``hardware`` is what to plan for: a card by name, ``"RTX 4090"``, or a ``Hardware``; None is this machine's GPU,
+        if it has one, with the memory that is free.
+
         Raises:
+            ConfigError: There is no such hardware, the policies do not fit, or nothing fits a budget.
             CacheError: The cache is not built.
             WeightsError: The checkpoint cannot be read or does not fit the model.
         """
         from musubi.training.planning import plan
 
-        return plan(self)
+        return plan(self, hardware=hardware)
 
     def plot_timesteps(self) -> Figure:
         """Draw how often each noise level comes for every bucket of the cache, and how much it counts.

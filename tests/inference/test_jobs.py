@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from musubi.inference.decoding import decode, load_decoder
+from musubi.inference.decoding import decode, opened_decoder
 from musubi.inference.denoising import ready
 from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image
@@ -25,7 +25,8 @@ def test_a_job_on_a_loaded_model_gives_what_the_pipeline_gives_for_the_request()
         latents = draw_job(toy, loaded, prompts, job, sampler=sampler, device=CPU, dtype=FLOAT)
 
     assert latents.shape == (1, *toy.geometry.latent_shape(job.size, job.frames))
-    picture = Image(decode(toy, load_decoder(toy, device=CPU), latents)[0, 0])
+    with opened_decoder(toy, device=CPU) as decoder:
+        picture = Image(decode(toy, decoder, latents)[0, 0])
     assert picture == Pipeline(model=toy, device="cpu").with_sampler(sampler).draw(request)
 
 

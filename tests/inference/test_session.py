@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import weakref
 from fractions import Fraction
 from pathlib import Path
 
-import attrs
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
-from torch import nn
 
-from musubi.architecture import Expert, Prepare, WeightHook
 from musubi.architectures.wan.api import WanPipeline
 from musubi.architectures.wan.spec import Wan
 from musubi.core.control import CancelToken
@@ -23,62 +19,14 @@ from musubi.inference.media import Image, Video
 from musubi.inference.pipeline import Pipeline
 from musubi.memory.block_swap import BlockSwap
 from musubi.memory.device import pick_device, pick_dtype
-from musubi.memory.quantise import FP8Scaled
+from musubi.memory.encoders import TextEncoderMemory
+from musubi.memory.quantise import FP8Scaled, Int8Scaled
+from musubi.memory.vae import VAETiling
 from musubi.networks.file import LoRAFile
-from musubi.testing.toy import Toy, ToyCodec, ToyDenoiser
+from musubi.testing.toy import Toy
+from tests.inference.watched import Watched
 
 TOY = Pipeline(model=Toy(), device="cpu")
-
-
-class Alive:
-    """Which models are in memory at the moments when another one is loaded."""
-
-    def __init__(self) -> None:
-        self._models: list[tuple[str, weakref.ref[nn.Module]]] = []
-        self.seen: list[tuple[str, ...]] = []
-
-    def watch(self, name: str, model: nn.Module) -> nn.Module:
-        self._models.append((name, weakref.ref(model)))
-        self.seen.append(tuple(n for n, found in self._models if found() is not None))
-        return model
-
-
-@attrs.frozen
-class WatchedCodec(ToyCodec):
-    alive: Alive
-
-    def load(self, component: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        return self.alive.watch(component, super().load(component, device=device, dtype=dtype))
-
-
-@attrs.frozen
-class WatchedDenoiser(ToyDenoiser):
-    alive: Alive
-
-    def load(
-        self,
-        expert: Expert,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prepare: Prepare | None = None,
-        on_weight: WeightHook | None = None,
-    ) -> nn.Module:
-        model = super().load(expert, device=device, dtype=dtype, prepare=prepare, on_weight=on_weight)
-        return self.alive.watch("dit", model)
-
-
-@attrs.frozen(kw_only=True)
-class Watched(Toy):
-    """A toy that knows which of its models are in memory."""
-
-    alive: Alive = attrs.field(factory=Alive, eq=False)
-
-    def codec(self) -> WatchedCodec:
-        return WatchedCodec(self, self.alive)
-
-    def denoiser(self) -> WatchedDenoiser:
-        return WatchedDenoiser(self, self.alive)
 
 
 def difference(one: Image | Video, other: Image | Video) -> int:
@@ -197,6 +145,27 @@ def test_quantised_weights_with_a_lora_come_near(toy_lora: LoRAFile) -> None:
     near = TOY.with_memory(FP8Scaled()).with_lora(toy_lora).generate("a red fox")
 
     assert 0 < np.abs(exact.to_numpy().astype(int) - near.to_numpy().astype(int)).mean() < 16
+
+
+def test_policies_act_in_the_text_encoder_and_the_vae(wan: Wan) -> None:
+    pipeline = WanPipeline(model=wan, device="cpu")
+    swapped = TextEncoderMemory(policies=(BlockSwap(blocks=1),))
+    changing = [TextEncoderMemory(policies=(Int8Scaled(),)), VAETiling(tile=32, overlap=16)]
+
+    plain, same, *others = (
+        pipeline.with_memory(*policies).generate("a fox", size=(64, 48), frames=1, steps=2)
+        for policies in ([], [swapped, BlockSwap(blocks=1)], *([policy] for policy in changing))
+    )
+
+    assert same == plain
+    assert all(0 < np.abs(other.to_numpy().astype(int) - plain.to_numpy()).mean() < 16 for other in others)
+
+
+def test_the_decoder_of_a_session_is_in_tiles_until_it_is_closed(wan: Wan) -> None:
+    with WanPipeline(model=wan, device="cpu").with_memory(VAETiling(tile=32, overlap=16)).open() as session:
+        one, again = (session.generate("a fox", size=(64, 48), frames=1, steps=2) for _ in range(2))
+
+    assert one == again
 
 
 def test_results_tell_how_they_were_made(toy_lora: LoRAFile, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from musubi.architectures.wan.api import WanPipeline
 from musubi.architectures.wan.spec import TEXT_LENGTH, Wan
-from musubi.inference.decoding import decode, load_decoder
+from musubi.inference.decoding import decode, opened_decoder
 from musubi.inference.denoising import ready
 from musubi.inference.engine import draw_noise, sample_latents
 from musubi.inference.loras import LoRAUse
@@ -103,7 +103,8 @@ def ours(wan: Wan, *loras: LoRAUse) -> Tensor:
             dtype=torch.float32,
             adapters=loaded.adapters,
         )
-    return decode(wan, load_decoder(wan, device=CPU), latents)[0]
+    with opened_decoder(wan, device=CPU) as decoder:
+        return decode(wan, decoder, latents)[0]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from musubi import BlockSwap, FP8Scaled, GradientCheckpointing, Trainer
+from musubi import BlockSwap, GradientCheckpointing, Int8Scaled, Trainer
 from musubi.memory.plan import Row
 from musubi.memory.policy import MemoryPolicy
 from musubi.testing.toy import Toy
 from musubi.training.advice import memory_advice
 
-ALL = (GradientCheckpointing(), FP8Scaled(), BlockSwap(blocks=7))
+ALL = (GradientCheckpointing(), Int8Scaled(), BlockSwap(blocks=7))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_it_names_the_bucket_what_was_planned_for_it_and_every_measure_with_what
 
     names = [
         "GradientCheckpointing()",
-        "FP8Scaled()",
+        "Int8Scaled()",
         "BlockSwap(blocks=4)",
         "BlockSwap(blocks=7)",
         "with_batch_size(1)",

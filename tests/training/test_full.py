@@ -39,6 +39,7 @@ from musubi.networks.full import WeightsType
 from musubi.optim.optimizers import Optimizer
 from musubi.testing.checkpoints import tiny_wan
 from musubi.testing.toy import Toy
+from musubi.training.planning import cost
 from musubi.training.state import RunState
 
 WAYS: dict[str, tuple[WeightsType, Optimizer]] = {
@@ -270,7 +271,11 @@ def test_the_plan_counts_weights_gradients_and_moments_once(full: Trainer[Toy]) 
     network = FullFineTune(weights="bfloat16")
     numbers = network.trainable(Toy().denoiser().empty(Toy().experts[0]), keys=Toy().keys, layout=Toy().layout)
     plans = {way: in_way(full, way).plan().peak for way in WAYS}
-    taken = {way: 0 if row is None else (row.weights + row.trained) / numbers for way, row in plans.items()}
+    costs = {way: cost(in_way(full, way), torch.bfloat16) for way in WAYS}
+    taken = {
+        way: 0 if row is None else row.weights / numbers + costs[way].device + costs[way].gradient
+        for way, row in plans.items()
+    }
 
     # Weight, gradient and two moments; fused ones have no gradients, Adafactor's moments are small.
     assert taken["float32"] == pytest.approx(4 + 4 + 8)

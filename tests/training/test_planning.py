@@ -30,3 +30,34 @@ def test_a_larger_rank_needs_more_and_checkpointing_needs_less(trainer: Trainer[
 def test_a_policy_that_the_checkpoint_does_not_allow_is_refused(trainer: Trainer[Toy]) -> None:
     with pytest.raises(ConfigError, match=r"memory\[0\]\.blocks"):
         trainer.with_memory(BlockSwap(blocks=9)).plan()
+
+
+def test_samples_and_encoding_are_moments_of_the_run_too(trainer: Trainer[Toy]) -> None:
+    others = {other.name: other for other in trainer.with_samples("a word", every=5).plan().others}
+
+    assert list(others) == ["encoding latents", "encoding text", "sampling"]
+    peak = trainer.plan().peak
+    assert peak is not None
+    assert others["sampling"].device > peak.weights
+
+
+def test_a_card_that_is_not_here_is_planned_for_in_bfloat16(trainer: Trainer[Toy]) -> None:
+    told = trainer.plan(hardware="RTX 4090")
+
+    assert told.hardware is not None
+    assert told.title.endswith("bfloat16")
+    assert told.fits
+    assert all(row.balance is not None for row in told.rows)
+
+
+def test_the_pass_is_followed_with_the_caches_own_shapes(trainer: Trainer[Toy]) -> None:
+    assert "followed through a pass" in trainer.plan().assumptions[0]
+
+
+def test_more_batches_a_step_keep_gradients_from_the_start_and_take_longer(trainer: Trainer[Toy]) -> None:
+    once, twice = (trainer.replace(accumulate=n).plan(hardware="RTX 4090").peak for n in (1, 2))
+
+    assert once is not None
+    assert twice is not None
+    assert twice.flops == 2 * once.flops
+    assert twice.total >= once.total

@@ -1,17 +1,38 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
+import attrs
 import pytest
 import torch
 
 from musubi import CancelToken, Request, Trainer
+from musubi.architecture import Component
 from musubi.inference.denoising import Ready
 from musubi.inference.engine import SamplingCancelledError
 from musubi.inference.media import Image, Video
+from musubi.memory.policy import MemoryPolicy, Phase
 from musubi.testing.toy import Toy
 from musubi.training.processes import Processes
 from musubi.training.sampling import Sampling
+from tests.inference.watched import Watched
 
 CPU = torch.device("cpu")
+
+
+@attrs.frozen(kw_only=True)
+class Noting(MemoryPolicy):
+    """Note in which components it is asked to act."""
+
+    kind: ClassVar[str] = "noting"
+    phase: ClassVar[Phase] = Phase.SWAP
+    for_components: ClassVar[bool] = True
+
+    seen: list[str] = attrs.field(factory=list)
+
+    def within(self, component: Component) -> tuple[MemoryPolicy, ...]:
+        self.seen.append(component.name)
+        return ()
 
 
 def prepared(trainer: Trainer[Toy]) -> Sampling:
@@ -62,6 +83,26 @@ def test_the_same_is_drawn_every_time_from_the_same_weights(trainer: Trainer[Toy
     assert isinstance(one, Image)
     assert isinstance(other, Image)
     assert (one.to_numpy() == other.to_numpy()).all()
+
+
+def test_the_decoder_is_loaded_for_every_drawing_and_freed_after_it(trainer: Trainer[Toy]) -> None:
+    watched = Watched()
+    sampling = prepared(trainer.replace(model=watched).with_samples(Request("one", size=(32, 32))))
+
+    draw(sampling)
+    draw(sampling)
+
+    assert watched.alive.seen == [("text",), ("vae",), ("vae",)]
+    watched.codec().load("vae", device=CPU, dtype=torch.float32)
+    assert watched.alive.seen[-1] == ("vae",), "nothing of the drawings is left"
+
+
+def test_policies_for_components_reach_the_encoder_and_the_decoder(trainer: Trainer[Toy]) -> None:
+    memory = Noting()
+
+    draw(prepared(trainer.with_memory(memory).with_samples(Request("one", size=(32, 32)))))
+
+    assert memory.seen == ["text", "vae"]
 
 
 def test_nothing_asked_for_is_nothing_drawn(trainer: Trainer[Toy]) -> None:

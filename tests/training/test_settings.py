@@ -5,7 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from musubi import FP8Scaled, GradientCheckpointing, LoRA, Request, Trainer
+from musubi import (
+    NF4,
+    ActivationOffload,
+    Attention,
+    BlockSwap,
+    Compile,
+    ConfigError,
+    FP8Cast,
+    FP8Scaled,
+    GradientCheckpointing,
+    Int8Scaled,
+    LoRA,
+    Memory,
+    MemoryPolicy,
+    Request,
+    TextEncoderMemory,
+    Trainer,
+    VAETiling,
+)
+from musubi.core import kinds
 from musubi.testing.toy import Toy
 from musubi.training.about import About
 from musubi.training.prior import PriorPreservation
@@ -37,6 +56,61 @@ DECISIVE = {
     "memory": (FP8Scaled(),),
     "model": Toy(seed=1),
 }
+
+PLACES: tuple[MemoryPolicy, ...] = (
+    ActivationOffload(),
+    Attention(backend="sdpa_math"),
+    BlockSwap(blocks=1),
+    Compile(),
+    GradientCheckpointing(),
+    TextEncoderMemory(on_cpu=True),
+    VAETiling(),
+)
+"""Policies that leave the base weights as they are: a run may go on with others. Kernels differ by rounding only."""
+
+CHANGES: tuple[MemoryPolicy, ...] = (
+    FP8Cast(),
+    FP8Scaled(),
+    FP8Scaled(mode="channel"),
+    FP8Scaled(mode="channel", compute="fp8"),
+    Int8Scaled(),
+    NF4(),
+)
+"""Policies under which the base weights are other numbers."""
+
+
+@pytest.mark.parametrize("policy", [p for p in PLACES if not p.for_components], ids=lambda policy: policy.kind)
+def test_a_run_may_go_on_with_other_places_and_kernels(policy: MemoryPolicy, trainer: Trainer[Toy]) -> None:
+    before = trainer.with_memory(Int8Scaled())
+
+    assert settings(before.with_memory(policy, Int8Scaled())) == settings(before)
+
+
+def test_a_run_may_not_go_on_with_other_weights(trainer: Trainer[Toy]) -> None:
+    told = [json.dumps(settings(trainer.with_memory(*policies))) for policies in ((), *((one,) for one in CHANGES))]
+
+    assert len(set(told)) == len(told)
+
+
+def test_a_run_may_not_go_on_with_a_file_of_other_weights(trainer: Trainer[Toy], tmp_path: Path) -> None:
+    files = [trainer.replace(model=Toy().with_weights(dit=tmp_path / name)) for name in ("bf16.pth", "fp8.pth")]
+
+    assert settings(files[0]) != settings(files[1])
+
+
+def test_every_kind_of_policy_is_one_or_the_other() -> None:
+    known = {policy.kind for policy in (*PLACES, *CHANGES)}
+
+    assert known == set(kinds.KINDS["memory"]) - {Memory.kind}  # which is replaced by what it chooses
+    assert all(policy.changes_weights for policy in CHANGES)
+    assert not any(policy.changes_weights for policy in PLACES)
+
+
+def test_a_state_of_other_weights_is_refused_by_name(trainer: Trainer[Toy]) -> None:
+    state = trainer.replace(steps=1).with_memory(Int8Scaled()).run(progress=False).state
+
+    with pytest.raises(ConfigError, match=r"weights_changed_by: was .*int8_scaled.*, is .*fp8_scaled"):
+        trainer.with_memory(FP8Scaled()).run(resume=state, progress=False)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
