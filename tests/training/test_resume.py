@@ -79,10 +79,11 @@ NETWORKS: tuple[Network, ...] = (
     LoKr(rank=2, factor=4, module_dropout=0.1),
 )
 RUN = """
-import sys
+import signal, sys
 from musubi import CustomOptimizer, StepEnded, TorchSchedule, Trainer
 from musubi.testing.toy import Toy
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 trainer = Trainer.load(sys.argv[1], plugins=[Toy, CustomOptimizer, TorchSchedule])
 def tell(event):
     if isinstance(event, StepEnded):
