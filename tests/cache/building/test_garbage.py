@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Generator
+
+import pytest
 
 from musubi.cache.building.garbage import settled
 
@@ -9,6 +12,14 @@ from musubi.cache.building.garbage import settled
 class _Loop:
     def __init__(self) -> None:
         self.me = self
+
+
+@pytest.fixture(autouse=True)
+def nothing_settled() -> Generator[None, None, None]:
+    """The tests of one process have settled the collector for all of them."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def test_the_collector_leaves_alone_what_was_there_and_collects_what_is_new() -> None:
@@ -29,10 +40,8 @@ def test_the_collector_leaves_alone_what_was_there_and_collects_what_is_new() ->
 
 def test_what_someone_else_has_settled_stays_so() -> None:
     gc.freeze()
-    try:
-        with settled():
-            pass
 
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()
+    with settled():
+        pass
+
+    assert gc.get_freeze_count() > 0
