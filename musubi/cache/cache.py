@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from musubi.architecture import Architecture
 from musubi.cache import manifest as manifests
 from musubi.cache.building.dtypes import EncoderDtype, encoder_dtype
-from musubi.cache.building.policies import check_memory
+from musubi.cache.building.policies import check_encoders, check_memory
 from musubi.cache.manifest import CachedItem, Manifest
 from musubi.core.control import CancelToken
 from musubi.core.errors import CacheError, ConfigError, Issue, shown
@@ -112,16 +112,18 @@ class Cache(Spec, Generic[A_co]):
         from musubi.cache.building.told import Teller
         from musubi.team import Team
 
-        encoder_dtype(dtype, None, device="cpu")
-        check_memory(memory, self.model)
         team = Team()
+        encoder_dtype(dtype, None, device="cpu")
+        where = _device(device, team)
+        check_memory(memory, self.model)
+        check_encoders(memory, self.model, device=where)
         tell = Teller(tuple(on))
         complete = Builder(
             folder=self.path,
             model=self.model,
             datasets=_datasets(dataset),
             team=team,
-            device=_device(device, team),
+            device=where,
             dtype=dtype,
             memory=memory,
             strict=strict,

@@ -10,12 +10,12 @@ import attrs
 from musubi.inference.components import decoder_bytes, encoding
 from musubi.inference.fitting import fit_context, opened
 from musubi.inference.foreseen import Shape, prediction
+from musubi.memory.budget import size
 from musubi.memory.device import pick_device, pick_dtype
 from musubi.memory.forecast import Bucket, Forecast, Subject
 from musubi.memory.hardware import Hardware, as_hardware
 from musubi.memory.plan import Other, Plan, plan_of
 from musubi.memory.policy import FitContext, MemoryPolicy
-from musubi.memory.report import size
 from musubi.memory.resolve import is_open, resolved
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from musubi.inference.prompts import Prompts, encode_prompts
 from musubi.inference.request import Job, Request
 from musubi.memory.components import release
 from musubi.memory.device import pick_device, pick_dtype, usable_device
+from musubi.memory.policy import MemoryPolicy, Placement, check_machine
 
 if TYPE_CHECKING:
     from musubi.inference.pipeline import Pipeline
@@ -46,6 +47,7 @@ class Session(Draws, Generic[A_co]):
         self._ahead = tuple(prompts)
         self._prompts = Prompts({})
         self._stack, self._decoding = ExitStack(), ExitStack()
+        self._policies: tuple[MemoryPolicy, ...] = ()
         self._ready: Ready | None = None
         self._decoder: nn.Module | None = None
 
@@ -74,7 +76,7 @@ class Session(Draws, Generic[A_co]):
         """
         job, callbacks = request.job(self._pipeline.model), tuple(on)
         if self._ready is None:  # before the first weight is loaded, of whichever model
-            arranged(self._pipeline.model, self._pipeline.model.denoiser(), self._pipeline.memory)
+            self._policies = self._fitting(job)
         self._encode(job)
         _tell(callbacks, "encoding", 1, 1)
         latents = self._sample(job, callbacks, cancel)
@@ -96,7 +98,7 @@ class Session(Draws, Generic[A_co]):
     def _sample(self, job: Job, callbacks: tuple[Callback, ...], cancel: CancelToken | None) -> Tensor:
         return draw_job(
             self._pipeline.model,
-            self._denoiser(job),
+            self._denoiser(),
             self._prompts,
             job,
             sampler=self._pipeline.sampler,
@@ -106,12 +108,27 @@ class Session(Draws, Generic[A_co]):
             cancel=cancel,
         )
 
-    def _denoiser(self, job: Job) -> Ready:
-        """Return the loaded denoiser; policies that were left open are decided for the first job."""
+    def _fitting(self, job: Job) -> tuple[MemoryPolicy, ...]:
+        """Return the memory policies, with what they leave open decided for the first job, once all of them fit.
+
+        Raises:
+            ConfigError: They do not fit the model, the file or this machine, or nothing fits a budget.
+        """
+        model, memory = self._pipeline.model, self._pipeline.memory
+        placement = Placement(
+            title=model.title, layout=model.layout, device=self._device, dtype=self._dtype, training=False
+        )
+        check_machine(memory, placement)
+        arranged(model, model.denoiser(), memory)
+        return settled(self._pipeline, job, self._device)
+
+    def _denoiser(self) -> Ready:
+        """Return the loaded denoiser."""
         if self._ready is None:
             pipeline = self._pipeline
-            policies = settled(pipeline, job, self._device)
-            opened = ready(pipeline.model, loras=self._loras, policies=policies, device=self._device, dtype=self._dtype)
+            opened = ready(
+                pipeline.model, loras=self._loras, policies=self._policies, device=self._device, dtype=self._dtype
+            )
             self._ready = self._stack.enter_context(opened)
         return self._ready
 

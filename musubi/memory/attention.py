@@ -16,9 +16,6 @@ from musubi.memory.policy import FitContext, MemoryPolicy, Phase, Placement
 if TYPE_CHECKING:
     from torch import nn
 
-    from musubi.architecture import Layout, WeightHook
-    from musubi.keymap import KeyMap
-
 
 BACKENDS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,16 +63,8 @@ class Attention(MemoryPolicy):
             hint = "train with sdpa, flash, flash3 or xformers; a pipeline can generate with sage"
             yield Issue("backend", "sage has no backward, so nothing can be trained with it", hint)
 
-    def weight_hook(self, keys: KeyMap, layout: Layout) -> WeightHook | None:
-        """Refuse what is not installed, before the first weight is read; no tensor is changed.
-
-        ``prepare`` would be as early, but a plan asks for it, too, and may be made on another machine.
-        """
-        _refuse(self.missing())
-        return None
-
-    def missing(self) -> Iterable[Issue]:
-        """Yield what this machine lacks for the backend, in the words of diffusers; imports torch."""
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        """Yield what is not installed, in the words of diffusers, and where the backend cannot compute."""
         from diffusers.models.attention_dispatch import (
             AttentionBackendName,
             _check_attention_backend_requirements,  # pyright: ignore[reportPrivateUsage]  # no public question for it
@@ -85,9 +74,10 @@ class Attention(MemoryPolicy):
             _check_attention_backend_requirements(AttentionBackendName(BACKENDS[self.backend]))
         except RuntimeError as error:
             yield Issue("backend", str(error), "or take sdpa, which torch brings")
+        yield from self._unfit(placement)
 
     def place(self, model: nn.Module, placement: Placement) -> AbstractContextManager[None]:
-        _refuse([*self.missing(), *self._unfit(placement)])
+        _refuse(self.missing(placement))
         return self._set(model)
 
     def _unfit(self, placement: Placement) -> Iterable[Issue]:

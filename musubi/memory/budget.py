@@ -1,10 +1,13 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory as people write and read them."""
 
 from __future__ import annotations
 
 import re
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_LEAST = 1 << 16
+"""Bytes under which an amount is a number without its unit."""
+
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -26,7 +29,14 @@ def budget(value: object) -> str | None:
     if not isinstance(value, str):
         return message
     try:
-        budget_bytes(value)
+        return message if budget_bytes(value) < _LEAST else None
     except ValueError:
         return message
-    return None
+
+
+def size(value: int) -> str:
+    """Return bytes in the unit that shows three digits."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}" if value < 999.5 * unit else f"{value / unit:.0f} {name}"
+    return f"{value} B"

@@ -70,7 +70,18 @@ class Compile(MemoryPolicy):
         if self.mode != "default" and self.backend != "inductor":
             yield Issue("mode", f"is one of inductor's, but the backend is {self.backend}", "leave one of them out")
 
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        import torch
+
+        known = torch.compiler.list_backends(exclude_tags=())
+        if self.backend not in known:
+            near = did_you_mean(self.backend, known)
+            yield Issue("backend", f"torch has none called {self.backend!r}{near}", f"known: {', '.join(known)}")
+
     def place(self, model: nn.Module, placement: Placement) -> AbstractContextManager[None]:
+        issues = tuple(self.missing(placement))
+        if issues:
+            raise ConfigError(type(self).__name__, issues)
         return self._compiled(blocks_of(model, placement.layout))
 
     @contextmanager
@@ -87,7 +98,6 @@ class Compile(MemoryPolicy):
                 compiled[function] = self._compile(function)
             return partial(compiled[function], block)
 
-        self._check_backend()
         with wrapped(blocks, around):
             yield
 
@@ -103,15 +113,6 @@ class Compile(MemoryPolicy):
             function, mode=self.mode, dynamic=self.dynamic, fullgraph=self.fullgraph, backend=self.backend, **options
         )
         return _minding_hooks(compiled)
-
-    def _check_backend(self) -> None:
-        import torch
-
-        known = torch.compiler.list_backends(exclude_tags=())
-        if self.backend not in known:
-            near = did_you_mean(self.backend, known)
-            issue = Issue("backend", f"torch has none called {self.backend!r}{near}", f"known: {', '.join(known)}")
-            raise ConfigError(type(self).__name__, [issue])
 
 
 def _minding_hooks(compiled: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from musubi.core.errors import ConfigError, Issue
+from musubi.core.errors import Issue
 
 Compute = Literal["int8", "fp8"]
 LARGEST = 127
@@ -34,8 +34,8 @@ def divisible(weight: Tensor) -> bool:
     return all(side % _MULTIPLE == 0 for side in weight.shape)
 
 
-def check_device(device: torch.device, compute: Compute) -> None:
-    """Raise ``ConfigError`` if a device cannot multiply in this type."""
+def device_issues(device: torch.device, compute: Compute) -> Iterable[Issue]:
+    """Yield that a device cannot multiply in this type, if so."""
     if device.type == "cpu":
         return
     needed = (8, 9) if compute == "fp8" else (7, 5)
@@ -43,7 +43,7 @@ def check_device(device: torch.device, compute: Compute) -> None:
     if found is None or found < needed:
         what = f"compute capability {found[0]}.{found[1]}" if found else device.type
         message = f"{compute} products need CUDA of compute capability {needed[0]}.{needed[1]}, this is {what}"
-        raise ConfigError("memory", [Issue("compute", message, 'leave it out: compute="weights" runs everywhere')])
+        yield Issue("compute", message, 'leave it out: compute="weights" runs everywhere')
 
 
 class EightBitProduct(torch.autograd.Function):

@@ -10,7 +10,7 @@ import attrs
 from musubi.core.errors import ConfigError, Issue
 from musubi.memory.components import fit_context
 from musubi.memory.on_host import ComputeOnHost, TablesOnHost
-from musubi.memory.policy import FitContext, MemoryPolicy, Phase, arrange
+from musubi.memory.policy import FitContext, MemoryPolicy, Phase, Placement, arrange
 
 if TYPE_CHECKING:
     from musubi.architecture import Component
@@ -65,6 +65,11 @@ class TextEncoderMemory(MemoryPolicy):
             yield Issue("", message, "leave TextEncoderMemory out")
         found = [issue for encoder in encoders for issue in self._problems_in(encoder)]
         yield from dict.fromkeys(found)
+
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        """Yield what the policies for the encoders lack."""
+        for index, policy in enumerate(self.policies):
+            yield from (issue.under(f"policies[{index}]") for issue in policy.missing(placement))
 
     def within(self, component: Component) -> tuple[MemoryPolicy, ...]:
         """Return the policies for a text encoder, with what follows from them."""

@@ -14,6 +14,7 @@ from musubi.memory.as_stored import AsStored
 from musubi.memory.hardware import Hardware
 from musubi.memory.need import Row, row_of
 from musubi.memory.policy import FitContext, MemoryPolicy, Phase, Placement, arrange, preparation
+from musubi.memory.quantise import Quantise
 from musubi.memory.sizes import Sizes, measure
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Subject:
         trained: Bytes of what is trained, on the device beside the model's weights, without gradients.
         gradients: Bytes of the gradients once they are all there; 0 where each is used up at once.
         passes: How often a step does all this before it updates, or a generation does it.
+        adds_up: Whether a pass begins with the gradients of an earlier one.
         accelerated: Whether it is planned for an accelerator, or for a CPU.
     """
 
@@ -75,6 +77,7 @@ class Subject:
     trained: int = 0
     gradients: int = 0
     passes: int = 1
+    adds_up: bool = False
     accelerated: bool = True
 
 
@@ -114,6 +117,7 @@ class Forecast:
         sizes, subject = self.sizes(policies), self.subject
         key = _of(arrange(policies, subject.context), Phase.QUANTISE, Phase.CHECKPOINT)
         self._follow(key, sizes)
+        in_fp8 = any(isinstance(policy, Quantise) and policy.eight_bit == "fp8" for policy in key)
         return tuple(
             row_of(
                 bucket.name,
@@ -125,6 +129,7 @@ class Forecast:
                 accelerated=subject.accelerated,
                 hardware=hardware,
                 passes=subject.passes,
+                compute="fp8" if in_fp8 else "int8",
             )
             for index, bucket in enumerate(subject.buckets)
         )
@@ -204,7 +209,7 @@ class Forecast:
         """How gradients come up: not at all, all there from the second pass of a step on, or one by one."""
         if not self.subject.gradients:
             return "none"
-        return "whole" if self.subject.passes > 1 else "grow"
+        return "whole" if self.subject.adds_up else "grow"
 
     @property
     def _like(self) -> str:

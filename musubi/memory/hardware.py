@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from musubi.core.errors import ConfigError, Issue
-from musubi.core.fields import did_you_mean
+from musubi.core.fields import count, did_you_mean, optional, positive
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,8 @@ class Hardware:
         name: What it is called.
         memory: Bytes of its memory that a run may use.
         tflops: Peak in bfloat16, in 1e12 operations a second; None if it is not known, then no times are told.
-        eight_bit: Peak in int8 and float8; None where it is that of bfloat16, as without such units.
+        int8: Peak of int8 products; None without units for them, or if it is not known.
+        fp8: The same of float8.
         bandwidth: Bytes a second from pinned host memory.
 
     Example:
@@ -52,7 +53,8 @@ class Hardware:
     name: str
     memory: int
     tflops: float | None = None
-    eight_bit: float | None = None
+    int8: float | None = None
+    fp8: float | None = None
     bandwidth: float = _GEN4
 
     @classmethod
@@ -82,40 +84,65 @@ class Hardware:
         known = _known(name)
         return attrs.evolve(known, memory=free) if known is not None else cls(name=name, memory=free)
 
-    def seconds(self, flops: float, eight_bit: float = 0.0) -> float | None:
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no number above 0."""
+        checks = {"memory": count(), "tflops": optional(positive), "int8": optional(positive)}
+        checks |= {"fp8": optional(positive), "bandwidth": positive}
+        found = {name: check(getattr(self, name)) for name, check in checks.items()}
+        issues = [Issue(name, problem) for name, problem in found.items() if problem is not None]
+        if issues:
+            raise ConfigError(type(self).__name__, issues)
+
+    def multiplies(self, compute: Literal["int8", "fp8"] | None) -> bool:
+        """Tell whether there are units for products in a type; of a card of unknown speed nobody knows otherwise."""
+        return compute is None or self.tflops is None or getattr(self, compute) is not None
+
+    def seconds(
+        self, flops: float, eight_bit: float = 0.0, *, compute: Literal["int8", "fp8"] = "int8"
+    ) -> float | None:
         """Return how long operations in bfloat16 and in 8 bits take at ``EFFICIENCY`` of the peak."""
         if self.tflops is None:
             return None
-        return (flops / self.tflops + eight_bit / (self.eight_bit or self.tflops)) / (EFFICIENCY * 1e12)
+        peak = (self.fp8 if compute == "fp8" else self.int8) or self.tflops
+        return (flops / self.tflops + eight_bit / peak) / (EFFICIENCY * 1e12)
 
 
 CARDS: tuple[Hardware, ...] = (
-    Hardware(name="RTX 3060 12 GB", memory=12 * GIB, tflops=25.5, eight_bit=102, bandwidth=_GEN4),
-    Hardware(name="RTX 3090", memory=24 * GIB, tflops=71, eight_bit=284, bandwidth=_GEN4),
-    Hardware(name="RTX 4060 Ti 16 GB", memory=16 * GIB, tflops=44, eight_bit=176, bandwidth=_GEN4 * _HALF),
-    Hardware(name="RTX 4070", memory=12 * GIB, tflops=58.3, eight_bit=233, bandwidth=_GEN4),
-    Hardware(name="RTX 4080", memory=16 * GIB, tflops=97.5, eight_bit=390, bandwidth=_GEN4),
-    Hardware(name="RTX 4090", memory=24 * GIB, tflops=165.2, eight_bit=660.6, bandwidth=_GEN4),
-    Hardware(name="RTX 5080", memory=16 * GIB, tflops=112.6, eight_bit=450.2, bandwidth=_GEN5),
-    Hardware(name="RTX 5090", memory=32 * GIB, tflops=209.5, eight_bit=838, bandwidth=_GEN5),
-    Hardware(name="A100 40 GB", memory=40 * GIB, tflops=312, eight_bit=624, bandwidth=_GEN4),
-    Hardware(name="A100 80 GB", memory=80 * GIB, tflops=312, eight_bit=624, bandwidth=_GEN4),
-    Hardware(name="L40S", memory=48 * GIB, tflops=362, eight_bit=733, bandwidth=_GEN4),
-    Hardware(name="H100", memory=80 * GIB, tflops=989, eight_bit=1979, bandwidth=_GEN5),
-    Hardware(name="H200", memory=141 * 10**9, tflops=989, eight_bit=1979, bandwidth=_GEN5),
-    Hardware(name="RTX PRO 6000", memory=96 * GIB, tflops=503.8, eight_bit=1007.6, bandwidth=_GEN5),
+    Hardware(name="RTX 3060 12 GB", memory=12 * GIB, tflops=25.5, int8=102, bandwidth=_GEN4),
+    Hardware(name="RTX 3090", memory=24 * GIB, tflops=71, int8=284, bandwidth=_GEN4),
+    Hardware(name="RTX 4060 Ti 16 GB", memory=16 * GIB, tflops=44, int8=176, fp8=88, bandwidth=_GEN4 * _HALF),
+    Hardware(name="RTX 4070", memory=12 * GIB, tflops=58.3, int8=233, fp8=116.6, bandwidth=_GEN4),
+    Hardware(name="RTX 4080", memory=16 * GIB, tflops=97.5, int8=390, fp8=194.9, bandwidth=_GEN4),
+    Hardware(name="RTX 4090", memory=24 * GIB, tflops=165.2, int8=660.6, fp8=330.3, bandwidth=_GEN4),
+    Hardware(name="RTX 5080", memory=16 * GIB, tflops=112.6, int8=450.2, fp8=225.1, bandwidth=_GEN5),
+    Hardware(name="RTX 5090", memory=32 * GIB, tflops=209.5, int8=838, fp8=419, bandwidth=_GEN5),
+    Hardware(name="A100 40 GB", memory=40 * GIB, tflops=312, int8=624, bandwidth=_GEN4),
+    Hardware(name="A100 80 GB", memory=80 * GIB, tflops=312, int8=624, bandwidth=_GEN4),
+    Hardware(name="L40S", memory=48 * GIB, tflops=362, int8=733, fp8=733, bandwidth=_GEN4),
+    Hardware(name="H100", memory=80 * GIB, tflops=989, int8=1979, fp8=1979, bandwidth=_GEN5),
+    Hardware(name="H200", memory=141 * 10**9, tflops=989, int8=1979, fp8=1979, bandwidth=_GEN5),
+    Hardware(name="RTX PRO 6000", memory=96 * GIB, tflops=503.8, int8=1007.6, fp8=1007.6, bandwidth=_GEN5),
 )
 """Dense peaks by NVIDIA's own papers: GA102 v2, appendix (RTX 30); Ada v2.01, appendix (RTX 40; others of a generation
 by their tensor cores and boost clock); RTX Blackwell v1.1, appendix (RTX 50, RTX PRO 6000); and the data sheets of
-A100, L40S, H100 SXM and H200 SXM, whose figures with sparsity are halved. 8-bit peaks are those of int8; a GeForce card
-does float8 with sums in float32 at half of that."""
+A100, L40S, H100 SXM and H200 SXM, whose figures with sparsity are halved. A GeForce card does float8 with sums in
+float32 at half the speed of int8."""
 
 
-def as_hardware(given: Hardware | str | None, device: torch.device) -> Hardware | None:
-    """Return what was given, by name or as it is, else the device of this machine, if there is one."""
+def as_hardware(given: object, device: torch.device) -> Hardware | None:
+    """Return what was given, a ``Hardware`` or its name, else the device of this machine, if there is one.
+
+    Raises:
+        ConfigError: It is neither, or no card is known by that name.
+    """
     if isinstance(given, str):
         return Hardware.named(given)
-    return given if given is not None else Hardware.here(device)
+    if given is None:
+        return Hardware.here(device)
+    if not isinstance(given, Hardware):
+        hint = 'a card by its name, "RTX 4090", or Hardware(name=..., memory=...)'
+        raise ConfigError("plan", [Issue("hardware", f"must be a name or a Hardware, got {given!r}", hint)])
+    return given
 
 
 def _known(name: str) -> Hardware | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -118,6 +118,7 @@ def row_of(
     accelerated: bool,
     hardware: Hardware | None,
     passes: int = 1,
+    compute: Literal["int8", "fp8"] = "int8",
 ) -> Row:
     """Return the need of one bucket at its worst moment: in a pass, or at the update with all gradients."""
     slack = round(SLACK * (need.total - need.gradients)) + (CONTEXT if accelerated else 0)
@@ -132,16 +133,18 @@ def row_of(
         slack=slack,
         pinned=sizes.pinned + need.waiting,
         flops=passes * sum((*need.forward, *need.backward)),
-        balance=_balance(sizes, need, hardware, passes),
+        balance=_balance(sizes, need, hardware, passes, compute),
     )
     update = attrs.evolve(row, conditions=0, kept=0, working=0, trained=trained + gradients)
     return max(row, update, key=lambda moment: moment.total)
 
 
-def _balance(sizes: Sizes, need: Need, hardware: Hardware | None, passes: int) -> Balance | None:
+def _balance(
+    sizes: Sizes, need: Need, hardware: Hardware | None, passes: int, compute: Literal["int8", "fp8"]
+) -> Balance | None:
     if hardware is None or not sum(need.forward):
         return None
-    forward, backward = (hardware.seconds(*flops) for flops in (need.forward, need.backward))
+    forward, backward = (hardware.seconds(*flops, compute=compute) for flops in (need.forward, need.backward))
     if forward is None or backward is None:
         return None
     copying = (sizes.streamed + need.waiting) / hardware.bandwidth

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from musubi.core.errors import ConfigError
+from musubi.core.errors import ConfigError, Issue
+from musubi.memory.budget import size
 from musubi.memory.forecast import Bucket, Forecast, Subject
 from musubi.memory.hardware import EFFICIENCY, GIB, Hardware
 from musubi.memory.need import CONTEXT, SLACK, Row
 from musubi.memory.policy import FitContext, MemoryPolicy, blocks_of
-from musubi.memory.resolve import gib, is_open, resolved, written
+from musubi.memory.quantise import Quantise
+from musubi.memory.resolve import budget_of, is_open, resolved, written
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +63,21 @@ class Disk:
 
 @attrs.frozen(kw_only=True)
 class Other:
-    """Another moment of a run: what it is called, its bytes on the device, and what these are."""
+    """Another moment of a run.
+
+    Args:
+        name: What it is called.
+        device: Its bytes on the device.
+        what: What these are.
+        way_out: What would make it smaller.
+        chosen: Whether policies that are left open have to make room for it, too.
+    """
 
     name: str
     device: int
     what: str
+    way_out: str = ""
+    chosen: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +95,8 @@ class Plan:
         hardware: What was planned for, None if nothing is known of it.
         policies: The memory policies, with all decided that was left open.
         chosen: Whether some were left open.
+        limit: The budget that a policy was given.
+        timed: What the times are of: a step of training, or all steps of a generation.
         others: Other moments that need the device: encoding, sampling.
         advice: What to change for what does not fit.
     """
@@ -97,6 +111,8 @@ class Plan:
     hardware: Hardware | None = None
     policies: tuple[MemoryPolicy, ...] = ()
     chosen: bool = False
+    limit: int | None = None
+    timed: str = "step"
     others: tuple[Other, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -112,12 +128,13 @@ class Plan:
 
     @property
     def budget(self) -> int | None:
-        """Bytes that there are on the device, None if they are not known."""
-        return None if self.hardware is None else self.hardware.memory
+        """Bytes that may be used: those of the device, or a policy's budget if less; None if neither is known."""
+        known = (None if self.hardware is None else self.hardware.memory, self.limit)
+        return min((limit for limit in known if limit is not None), default=None)
 
     @property
     def fits(self) -> bool:
-        """Whether everything that is planned fits the device; True where its memory is not known."""
+        """Whether everything that is planned fits the budget; True where there is none."""
         needs = (*(row.total for row in self.rows), *(other.device for other in self.others))
         return self.budget is None or all(need <= self.budget for need in needs)
 
@@ -236,12 +253,20 @@ def plan_of(
     Raises:
         ConfigError: As ``plan`` does.
     """
+    _check_units(policies, hardware)
     forecast = Forecast(subject)
     memory = None if hardware is None else hardware.memory
-    decided = resolved(policies, subject.context, forecast.peak, memory=memory)
+
+    def peak(tried: Sequence[MemoryPolicy]) -> int:
+        return max(forecast.peak(tried), *(other.device for other in others(tried) if other.chosen), 0)
+
+    decided = resolved(policies, subject.context, peak, memory=memory)
     rows, sizes = forecast.rows(decided, hardware), forecast.sizes(decided)
     pinned = max((row.pinned for row in rows), default=sizes.pinned)
     context = attrs.evolve(subject.context, policies=tuple(policies))
+    limit = budget_of(policies, context)
+    found = tuple(others(decided))
+    budget = min((known for known in (memory, limit) if known is not None), default=None)
     return Plan(
         title=title,
         rows=rows,
@@ -253,8 +278,10 @@ def plan_of(
         hardware=hardware,
         policies=decided,
         chosen=any(is_open(policy, context) for policy in policies),
-        others=tuple(others(decided)),
-        advice=tuple(_advice(forecast, decided, rows, memory)),
+        limit=limit,
+        timed="step" if context.training else "all steps",
+        others=found,
+        advice=(*_advice(forecast, decided, rows, budget), *_advice_for(found, budget)),
     )
 
 
@@ -268,7 +295,7 @@ def _advice(
     if not large or memory is None:
         return
     names = ", ".join(row.bucket for row in large)
-    yield f"{names}: {'does' if len(large) == 1 else 'do'} not fit {gib(memory)}"
+    yield f"{names}: {'does' if len(large) == 1 else 'do'} not fit {size(memory)}"
     context, kept = forecast.subject.context, [policy for policy in policies if policy.kind not in _REPLACED]
     found: dict[str, tuple[MemoryPolicy, ...]] = {}
     for start in (tuple(policies), tuple(kept)):
@@ -281,6 +308,26 @@ def _advice(
         yield f"fits with {written(found['line'])}"
         return
     yield "no memory policies make it fit: take a smaller batch, a smaller resolution or fewer frames"
+
+
+def _check_units(policies: Sequence[MemoryPolicy], hardware: Hardware | None) -> None:
+    """Refuse products in 8 bits that a card cannot compute."""
+    issues = [
+        Issue(f"memory[{index}].compute", f"{hardware.name} has no units for {policy.eight_bit} products", _UNITS_HINT)
+        for index, policy in enumerate(policies)
+        if hardware is not None and isinstance(policy, Quantise) and not hardware.multiplies(policy.eight_bit)
+    ]
+    if issues:
+        raise ConfigError("memory policies do not fit the hardware", issues)
+
+
+_UNITS_HINT = 'leave it out: compute="weights" runs everywhere'
+
+
+def _advice_for(others: Sequence[Other], budget: int | None) -> Iterable[str]:
+    for other in others:
+        if budget is not None and other.device > budget:
+            yield f"{other.name}: does not fit {size(budget)}{f'; {other.way_out}' if other.way_out else ''}"
 
 
 _REPLACED = frozenset(("block_swap", "gradient_checkpointing"))

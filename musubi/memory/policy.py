@@ -108,6 +108,13 @@ class MemoryPolicy(Spec, ABC):
         """Yield what is wrong with this policy for this model; pure, paths are relative to the policy."""
         return ()
 
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        """Yield what this machine lacks for the policy, a package or a kind of device: asked before anything is loaded.
+
+        Not part of ``check``, because a plan may be made on another machine.
+        """
+        return ()
+
     def within(self, component: Component) -> tuple[MemoryPolicy, ...]:
         """Return what this policy asks for in a component of the codec, e.g. a text encoder: nothing by default."""
         return ()
@@ -148,6 +155,19 @@ def arrange(policies: Sequence[MemoryPolicy], context: FitContext) -> tuple[Memo
     if issues:
         raise ConfigError("memory policies do not fit", issues)
     return in_order(policy for policy in policies if not policy.for_components)
+
+
+def check_machine(policies: Sequence[MemoryPolicy], placement: Placement) -> None:
+    """Refuse policies for which something is missing where they are to work.
+
+    Raises:
+        ConfigError: With all that is missing, under ``memory[i]``.
+    """
+    issues = [
+        issue.under(f"memory[{index}]") for index, policy in enumerate(policies) for issue in policy.missing(placement)
+    ]
+    if issues:
+        raise ConfigError("memory policies cannot be used on this machine", issues)
 
 
 def in_order(policies: Iterable[MemoryPolicy]) -> tuple[MemoryPolicy, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
-from musubi.core.errors import Issue
+from musubi.core.errors import ConfigError, Issue
 from musubi.core.fields import field, one_of
 from musubi.memory.policy import FitContext, MemoryPolicy, Phase, Placement
 
@@ -86,12 +86,18 @@ class Quantise(MemoryPolicy):
 
         return quantise
 
-    def place(self, model: nn.Module, placement: Placement) -> AbstractContextManager[None]:
-        """Ask whether the device can compute in 8 bits where that is wanted; the weights are quantised already."""
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        """Yield that the device cannot compute in 8 bits where that is wanted."""
         if self.eight_bit is not None:
-            from musubi.memory.eight_bit import check_device
+            from musubi.memory.eight_bit import device_issues
 
-            check_device(placement.device, self.eight_bit)
+            yield from device_issues(placement.device, self.eight_bit)
+
+    def place(self, model: nn.Module, placement: Placement) -> AbstractContextManager[None]:
+        """Ask whether the device can compute this; the weights are quantised already."""
+        issues = tuple(self.missing(placement))
+        if issues:
+            raise ConfigError(type(self).__name__, issues)
         return nullcontext()
 
     def estimate(self, sizes: Sizes) -> Sizes:
@@ -222,15 +228,18 @@ class NF4(Quantise):
 
     @property
     def format(self) -> WeightFormat:
-        """4-bit normal floats.
+        """4-bit normal floats."""
+        from musubi.memory import formats
 
-        Raises:
-            ConfigError: bitsandbytes is not installed.
-        """
-        from musubi.memory import formats, nf4
-
-        nf4.library()
         return formats.NF4()
+
+    def missing(self, placement: Placement) -> Iterable[Issue]:
+        from musubi.memory import nf4
+
+        try:
+            nf4.library()
+        except ConfigError as error:
+            yield from error.issues
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Tell whether the format can keep a weight: a matrix with whole blocks of inputs."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from musubi.core.notebook import card
+from musubi.memory.budget import size
 from musubi.memory.hardware import GIB
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def text(plan: Plan) -> str:
     """Return a plan as aligned lines."""
     timed = any(row.balance is not None for row in plan.rows)
     head = ["bucket", "tokens", "weights", "trained", "activations", "slack", "total"]
-    head += ["step", "swap costs"] if timed else []
+    head += [plan.timed, "swap costs"] if timed else []
     head += ["fits"] if plan.budget is not None else []
     table = [head, *(_cells(row, plan, timed=timed) for row in plan.rows)]
     lines = [plan.title, "", *_aligned(table), ""]
@@ -73,14 +74,6 @@ def figure(plan: Plan) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=3)
     return drawn
-
-
-def size(value: int) -> str:
-    """Return bytes in the unit that shows three digits."""
-    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}" if value < 999.5 * unit else f"{value / unit:.0f} {name}"
-    return f"{value} B"
 
 
 def _facts(plan: Plan) -> Iterable[tuple[str, str]]:

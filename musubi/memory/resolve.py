@@ -9,8 +9,7 @@ from itertools import product
 import attrs
 
 from musubi.core.errors import ConfigError, Issue
-from musubi.memory.budget import budget_bytes
-from musubi.memory.hardware import GIB
+from musubi.memory.budget import budget_bytes, size
 from musubi.memory.policy import FitContext, MemoryPolicy, arrange
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def resolved(
         context: What is known of the model; with the number of its blocks.
         peak: What the model needs with decided policies.
         memory: Bytes that may be used where a policy has no budget of its own: what is free on the device.
-        allowed: Which decided policies come into question.
+        allowed: Which decided policies come into question: those with which a resumed run has the same weights.
 
     Raises:
         ConfigError: There is no budget, or nothing that comes into question fits it.
@@ -52,20 +51,30 @@ def resolved(
         return tuple(policies)
     limit = _limit(policies, undecided, memory)
     least: tuple[int, tuple[MemoryPolicy, ...]] | None = None
+    unlike = False
     for chosen in _combinations(policies, context):
         try:
             arrange(chosen, context)
         except ConfigError:  # does not go together with what else is named
             continue
         if not allowed(chosen):
+            unlike = True
             continue
         need = peak(chosen)
         if need <= limit:
-            logger.info("memory policies for %s: %s", gib(limit), written(chosen))
+            logger.info("memory policies for %s: %s", size(limit), written(chosen))
             return chosen
         if least is None or need < least[0]:
             least = (need, chosen)
+    if least is None and unlike:
+        raise _other_weights(undecided[0])
     raise _too_small(undecided[0], limit, least)
+
+
+def budget_of(policies: Sequence[MemoryPolicy], context: FitContext) -> int | None:
+    """Return the smallest budget of the policies that leave something open; None if none has one."""
+    found = [_budget(policy, None) for policy in policies if is_open(policy, context)]
+    return min((budget for budget in found if budget is not None), default=None)
 
 
 def written(policies: Sequence[MemoryPolicy]) -> str:
@@ -77,11 +86,6 @@ def call(policy: MemoryPolicy) -> str:
     """Return a policy as one would write it."""
     fields = [field for field in attrs.fields(type(policy)) if getattr(policy, field.name) != field.default]
     return f"{type(policy).__name__}({', '.join(f'{f.name}={getattr(policy, f.name)!r}' for f in fields)})"
-
-
-def gib(value: int) -> str:
-    """Return bytes as GiB, with one digit after the point."""
-    return f"{value / GIB:.1f} GiB"
 
 
 def _combinations(policies: Sequence[MemoryPolicy], context: FitContext) -> Iterator[tuple[MemoryPolicy, ...]]:
@@ -105,11 +109,17 @@ def _budget(policy: MemoryPolicy, memory: int | None) -> int | None:
     return budget_bytes(given) if isinstance(given, str) else memory
 
 
+def _other_weights(index: int) -> ConfigError:
+    message = "no choice leaves the base weights as they were in the run that is resumed"
+    hint = "name the policies that change weights as that run did: none, Int8Scaled(), ..., or begin anew"
+    return ConfigError("memory policies do not fit the state", [Issue(f"memory[{index}]", message, hint)])
+
+
 def _too_small(index: int, limit: int, least: tuple[int, tuple[MemoryPolicy, ...]] | None) -> ConfigError:
     path = f"memory[{index}].budget"
     if least is None:
         return ConfigError("nothing fits", [Issue(path, "no choice goes together with the other policies")])
     need, chosen = least
-    message = f"is {gib(limit)}, but the least that this needs is {gib(need)}, with {written(chosen)}"
+    message = f"is {size(limit)}, but the least that this needs is {size(need)}, with {written(chosen)}"
     hint = "a smaller resolution, fewer frames or a smaller batch; or a larger budget"
     return ConfigError("nothing fits", [Issue(path, message, hint)])

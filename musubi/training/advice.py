@@ -10,13 +10,13 @@ import attrs
 
 from musubi.core.errors import ConfigError
 from musubi.memory.block_swap import BlockSwap
+from musubi.memory.budget import size
 from musubi.memory.checkpointing import GradientCheckpointing
 from musubi.memory.device import pick_device
 from musubi.memory.forecast import Forecast
 from musubi.memory.need import Row
 from musubi.memory.policy import MemoryPolicy, Phase
 from musubi.memory.quantise import Int8Scaled
-from musubi.memory.report import size
 from musubi.memory.resolve import call
 from musubi.training.planning import subject_of
 
@@ -50,8 +50,8 @@ def memory_advice(trainer: Trainer[Architecture], bucket: str) -> str:
 def _advice(trainer: Trainer[Architecture], bucket: str) -> str:
     device = pick_device(trainer.device)
     subject = subject_of(trainer, device, accelerated=device.type != "cpu")
-    only = tuple(planned for planned in subject.buckets if planned.name == bucket)
-    forecast = Forecast(attrs.evolve(subject, buckets=only))
+    only = next(planned for planned in subject.buckets if planned.name in {bucket, f"prior {bucket}"})
+    forecast = Forecast(attrs.evolve(subject, buckets=(only,)))
     (now,) = forecast.rows(trainer.memory)
     steps = [f"{measure}: {size(total)}" for measure, total in _measures(trainer, forecast, now)]
     expected = f"plan() expects {size(now.total)} for bucket {bucket} and more for what it does not count"
@@ -72,7 +72,8 @@ def _measures(trainer: Trainer[Architecture], forecast: Forecast, row: Row) -> I
         if better.total < row.total:
             memory, row = changed, better
             yield call(policy), row.total
-    batch = max(item.item.batch_size for item in trainer.cache.items() if item.item.bucket_label == row.bucket)
+    sizes = [item.item.batch_size for item in trainer.cache.items() if item.item.bucket_label == row.bucket]
+    batch = max(sizes, default=1)
     if batch > 1:
         smaller = row.total - row.activations * (batch - batch // 2) // batch
         yield f"dataset.with_batch_size({batch // 2})", smaller

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -16,12 +17,13 @@ from musubi.inference.components import decoder_bytes, encoding
 from musubi.inference.fitting import opened
 from musubi.inference.foreseen import Shape, prediction
 from musubi.inference.planning import PROGRAM, drawing, planned_dtype
+from musubi.memory.block_swap import BlockSwap
+from musubi.memory.budget import size
 from musubi.memory.device import pick_device
 from musubi.memory.forecast import Bucket, Forecast, Subject
 from musubi.memory.hardware import Hardware, as_hardware
 from musubi.memory.plan import Cost, Other, Plan, plan_of, told_cost
 from musubi.memory.policy import FitContext, MemoryPolicy, Phase
-from musubi.memory.report import size
 from musubi.training.fitting import fit_context
 from musubi.training.stored_files import places
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from musubi.architecture import Architecture
+    from musubi.cache.cache import Cache
     from musubi.cache.manifest import Manifest
     from musubi.inference.request import Job
     from musubi.training.trainer import Trainer
@@ -55,6 +58,7 @@ def plan(trainer: Trainer[Architecture], *, hardware: Hardware | str | None = No
     subject = subject_of(trainer, device, accelerated=card is not None or device.type != "cpu")
     numbers = trainer.network.trainable(subject.model, keys=trainer.model.keys, layout=trainer.model.layout)
     costs = cost(trainer, _computed(trainer, device, accelerated=subject.accelerated))
+    prior = ("every step sees a batch of the cache and one of the prior's",) if trainer.prior is not None else ()
     name = str(subject.dtype).removeprefix("torch.")
     return plan_of(
         subject,
@@ -62,8 +66,8 @@ def plan(trainer: Trainer[Architecture], *, hardware: Hardware | str | None = No
         title=f"{trainer.model.title}, {trainer.network.title}, training, {name}",
         hardware=card,
         places=places(trainer, file=numbers * costs.file, state=numbers * costs.state),
-        others=lambda policies: _others(trainer, subject, policies),
-        told=(told_cost(costs, numbers),),
+        others=others(trainer, subject),
+        told=(told_cost(costs, numbers), *prior),
         base=PROGRAM,
     )
 
@@ -104,6 +108,7 @@ def subject_of(trainer: Trainer[Architecture], device: torch.device, *, accelera
         trained=numbers * costs.device,
         gradients=numbers * costs.gradient,
         passes=trainer.accumulate,
+        adds_up=trainer.accumulate > 1 or trainer.prior is not None,
         accelerated=accelerated,
     )
 
@@ -140,13 +145,20 @@ def _attach(trainer: Trainer[Architecture]) -> Callable[[nn.Module], Any]:
 
 
 def _buckets(trainer: Trainer[Architecture], dtype: torch.dtype) -> Iterable[Bucket]:
-    """Yield every bucket at its largest batch, of the item whose entry is the largest."""
-    manifest, geometry = trainer.cache.manifest(), trainer.model.geometry
-    for label, (unit, items) in sorted(_largest(manifest).items()):
+    """Yield every bucket at its largest batch, of the item whose entry is the largest; then those of the prior."""
+    yield from _buckets_of(trainer.cache, trainer.model, dtype)
+    if trainer.prior is not None:
+        for bucket in _buckets_of(trainer.prior.cache, trainer.model, dtype):
+            yield attrs.evolve(bucket, name=f"prior {bucket.name}")
+
+
+def _buckets_of(cache: Cache[Architecture], model: Architecture, dtype: torch.dtype) -> Iterable[Bucket]:
+    geometry = model.geometry
+    for label, (unit, items) in sorted(_largest(cache.manifest()).items()):
         item = unit.item
         latent = geometry.latent_shape(item.bucket, item.window.count)
-        entry = _shapes(trainer.cache.path, unit)
-        predict = prediction(trainer.model.denoiser(), entry, items=items, dtype=dtype) if entry else None
+        entry = _shapes(cache.path, unit)
+        predict = prediction(model.denoiser(), entry, items=items, dtype=dtype) if entry else None
         yield Bucket(name=label, tokens=geometry.tokens(latent) * items, predict=predict)
 
 
@@ -192,33 +204,48 @@ def _dtype(name: str) -> torch.dtype:
     return known.get(name, torch.float32)
 
 
-def _others(trainer: Trainer[Architecture], subject: Subject, policies: Sequence[MemoryPolicy]) -> list[Other]:
-    """Return the encoding that came before the run, and its samples."""
-    others = encoding(trainer.model, policies)
-    jobs = _jobs(trainer)
-    if jobs:
-        others.append(_sampling(trainer, subject, policies, jobs))
-    return others
+def others(trainer: Trainer[Architecture], subject: Subject) -> Callable[[Sequence[MemoryPolicy]], tuple[Other, ...]]:
+    """Return what tells of the encoding that came before the run, and of its samples, with any policies."""
+    samples = _sampling(trainer, subject)
+
+    def told(policies: Sequence[MemoryPolicy]) -> tuple[Other, ...]:
+        return *encoding(trainer.model, policies), *(samples(policies) for _ in trainer.samples[:1])
+
+    return told
 
 
-def _sampling(
-    trainer: Trainer[Architecture], subject: Subject, policies: Sequence[MemoryPolicy], jobs: Sequence[Job]
-) -> Other:
-    """Return what the largest sample needs: the model with what is trained, or beside the decoder."""
-    model, context = trainer.model, FitContext.of(trainer.model, training=False)
-    used = [policy for policy in policies if policy.phase not in {Phase.CHECKPOINT, Phase.ACTIVATIONS}]
-    job = max(jobs, key=lambda asked: asked.size[0] * asked.size[1] * asked.frames)
-    drawn = drawing(model, job, context=context, dtype=subject.dtype, accelerated=subject.accelerated)
-    frozen = [policy for policy in used if not getattr(policy, "write_back", False)]
-    row = Forecast(drawn).rows(frozen)[0]
-    decoder = decoder_bytes(model, policies)
-    resident = row.weights + row.slack + subject.trained
-    return Other(
-        name="sampling",
-        device=resident + max(row.activations, decoder or 0),
-        what=f"the model and {size(row.activations)} for {row.bucket}, then beside it the decoder, "
-        + ("whose file is not here" if decoder is None else f"{size(decoder)} and what it works on"),
-    )
+def _sampling(trainer: Trainer[Architecture], subject: Subject) -> Callable[[Sequence[MemoryPolicy]], Other]:
+    """Return what tells the need of the largest sample: the model with what is trained, then beside the decoder."""
+
+    @functools.cache
+    def forecast() -> Forecast:
+        context = FitContext.of(trainer.model, training=False)
+        job = max(_jobs(trainer), key=lambda asked: asked.size[0] * asked.size[1] * asked.frames)
+        drawn = drawing(trainer.model, job, context=context, dtype=subject.dtype, accelerated=subject.accelerated)
+        return Forecast(drawn)
+
+    def told(policies: Sequence[MemoryPolicy]) -> Other:
+        used = [policy for policy in policies if policy.phase not in {Phase.CHECKPOINT, Phase.ACTIVATIONS}]
+        row = forecast().rows([_frozen(policy) for policy in used])[0]
+        decoder = decoder_bytes(trainer.model, policies)
+        resident = row.weights + row.slack + subject.trained
+        return Other(
+            name="sampling",
+            device=resident + max(row.activations, decoder or 0),
+            what=f"the model and {size(row.activations)} for {row.bucket}, then beside it the decoder, "
+            + ("whose file is not here" if decoder is None else f"{size(decoder)} and what it works on"),
+            way_out="ask for smaller or shorter samples, or draw them later with a pipeline",
+            chosen=True,
+        )
+
+    return told
+
+
+def _frozen(policy: MemoryPolicy) -> MemoryPolicy:
+    """Return a policy as it is while nothing is trained: a swap writes nothing back."""
+    if isinstance(policy, BlockSwap) and policy.write_back:
+        return BlockSwap(blocks=policy.blocks, budget=policy.budget)
+    return policy
 
 
 def _jobs(trainer: Trainer[Architecture]) -> list[Job]:

@@ -12,7 +12,7 @@ from musubi.memory.hardware import Hardware
 from musubi.memory.policy import MemoryPolicy
 from musubi.memory.resolve import is_open, resolved
 from musubi.training.fitting import fit_context
-from musubi.training.planning import subject_of
+from musubi.training.planning import others, subject_of
 from musubi.training.processes import Processes
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def _decided(
         changing = [policy.to_dict() for policy in policies if policy.changes_weights]
         return resumed is None or changing == list(resumed.settings.get("weights_changed_by", ()))
 
-    peak = Forecast(subject).peak
+    forecast, told = Forecast(subject), others(trainer, subject)
+
+    def peak(policies: Sequence[MemoryPolicy]) -> int:
+        return max(forecast.peak(policies), *(other.device for other in told(policies) if other.chosen), 0)
+
     return trainer.with_memory(*resolved(trainer.memory, subject.context, peak, memory=memory, allowed=allowed))
 
 

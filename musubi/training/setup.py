@@ -22,7 +22,7 @@ from musubi.inference.denoising import Ready, load_model, merge_of
 from musubi.inference.fitting import opened
 from musubi.inference.media import Image, Video
 from musubi.memory.device import pick_dtype
-from musubi.memory.policy import MemoryPolicy, Placement, arrange, placed
+from musubi.memory.policy import MemoryPolicy, Placement, arrange, check_machine, placed
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
 from musubi.networks.network import AdapterNetwork
@@ -82,6 +82,10 @@ class Setup:
         device, dtype = processes.device, pick_dtype(trainer.precision, processes.device)
         sharding = Sharding.of(trainer, processes)
         denoiser = trainer.model.denoiser()
+        placement = Placement(
+            title=trainer.model.title, layout=trainer.model.layout, device=device, dtype=dtype, training=True
+        )
+        processes.every(partial(check_machine, trainer.memory, placement))
         policies = processes.every(partial(_policies, trainer, denoiser, divided=sharding is not None))
         sampling = processes.every(partial(Sampling.prepare, trainer, processes, dtype=dtype))
         place = device if sharding is None else _HOST
@@ -94,9 +98,6 @@ class Setup:
             if not trainer.network.trains_base:  # the model's own weights are where they were loaded, for policies
                 trained.to(device)
             share_frozen(model, processes, stack)
-        placement = Placement(
-            title=trainer.model.title, layout=trainer.model.layout, device=device, dtype=dtype, training=True
-        )
         stack.enter_context(placed(model, policies, placement))
         optimizer = trainer.optimizer.build(trained.groups())
         fused = None

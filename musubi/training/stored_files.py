@@ -37,7 +37,7 @@ def places(trainer: Trainer[Architecture], *, file: int, state: int) -> Disk:
         files=files + (trainer.validation is not None),
         state=state,
         states=_written(total, trainer.state_every, trainer.state_every_epochs, epoch, keep),
-        cache=trainer.cache.manifest().bytes,
+        cache=trainer.cache.manifest().bytes + (trainer.prior.cache.manifest().bytes if trainer.prior else 0),
         samples=round(rounds * _samples(trainer)),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from musubi import Attention
 from musubi.core.errors import ConfigError
 from musubi.memory.attention import BACKENDS
-from musubi.memory.policy import FitContext, arrange, weight_hook
+from musubi.memory.policy import FitContext, arrange, check_machine, weight_hook
 from tests.attention.plain import plain
 from tests.memory import tiny
 
@@ -113,9 +113,9 @@ def test_sage_is_refused_in_training_with_the_way_out() -> None:
 
 
 @each_package
-def test_what_is_not_installed_is_refused_before_a_weight_is_read(backend: str) -> None:
-    with pytest.raises(ConfigError, match=rf"memory\.backend: .*not usable.*{PACKAGES[backend]}.*or take sdpa"):
-        weight_hook([Attention(backend=backend)], keys=tiny.KEYS, layout=tiny.LAYOUT)
+def test_what_is_not_installed_is_refused(backend: str) -> None:
+    with pytest.raises(ConfigError, match=rf"memory\[0\]\.backend: .*not usable.*{PACKAGES[backend]}.*or take sdpa"):
+        check_machine([Attention(backend=backend)], tiny.PLACEMENT)
 
 
 def test_a_plan_needs_nothing_installed() -> None:
@@ -123,7 +123,7 @@ def test_a_plan_needs_nothing_installed() -> None:
 
     policy.prepare(tiny.transformer(), tiny.KEYS, tiny.LAYOUT)
 
-    assert weight_hook([Attention()], keys=tiny.KEYS, layout=tiny.LAYOUT) is None
+    assert weight_hook([policy], keys=tiny.KEYS, layout=tiny.LAYOUT) is None
 
 
 @pytest.mark.parametrize("backend", ["sdpa_cudnn", "sdpa_efficient"])

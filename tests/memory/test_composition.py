@@ -5,6 +5,8 @@ What only the checkpoint tells is refused in the first lines of ``plan()`` and `
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from musubi import (
     FullFineTune,
     GradientCheckpointing,
     Int8Scaled,
+    Memory,
     Pipeline,
     TextEncoderMemory,
     Trainer,
@@ -276,6 +279,58 @@ def test_how_many_blocks_a_file_has_is_known_before_its_weights_are_loaded(tiny:
         assert "must be between 1 and 1" in error.issues[0].message
     for generate in (pipeline.plan, lambda: pipeline.generate("a fox", size=(32, 32), frames=1, steps=1)):
         assert [issue.path for issue in refusal(generate).issues] == ["memory[0].blocks"]
+
+
+@pytest.mark.usefixtures("unloadable")
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (Compile(backend="inductr"), "torch has none called 'inductr'"),
+        (NF4(), "bitsandbytes, which is not installed"),
+        (TextEncoderMemory(policies=(NF4(),)), "bitsandbytes, which is not installed"),
+        (Attention(backend="sdpa_cudnn"), "needs a CUDA device"),
+    ],
+    ids=["compile", "nf4", "encoder", "device"],
+)
+def test_what_is_missing_here_is_told_before_anything_is_loaded_but_may_be_planned(
+    policy: MemoryPolicy, words: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    trainer = tiny.trainer(policy).with_samples("a fox")
+    pipeline = WanPipeline(model=tiny.cache.model, memory=(policy,), device="cpu")
+
+    for verb in (
+        lambda: trainer.run(progress=False),
+        lambda: pipeline.generate("a fox", size=(32, 32), frames=1, steps=1),
+    ):
+        issues = refusal(verb).issues
+        assert all(issue.path.startswith("memory[0]") for issue in issues)
+        assert any(words in issue.message for issue in issues)
+    assert trainer.plan().rows
+    assert pipeline.plan(size=(32, 32), frames=1).rows
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_a_build_is_told_what_is_missing_before_anything_is_encoded(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    data = Dataset.from_folder(tiny.folder / "pictures", resolution=32)
+    memory = (TextEncoderMemory(policies=(NF4(),)),)
+
+    error = refusal(lambda: WanCache(tmp_path, model=tiny.cache.model).build(data, memory=memory, progress=False))
+
+    assert [issue.path for issue in error.issues] == ["memory[0].policies[0]"]
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_a_pipelines_budget_is_looked_at_before_anything_is_loaded(tiny: Tiny) -> None:
+    pipeline = WanPipeline(model=tiny.cache.model, memory=(Memory.fit("100KiB"),), device="cpu")
+
+    (issue,) = refusal(lambda: pipeline.generate("a fox", size=(32, 32), frames=1, steps=1)).issues
+
+    assert issue.path == "memory[0].budget"
+    assert re.search(r"is 100 KiB, but the least that this needs is [\d.]+ MiB", issue.message)
 
 
 def test_a_damaged_file_is_left_to_those_who_load_it(tiny: Tiny, tmp_path: Path) -> None:

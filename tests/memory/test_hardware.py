@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -53,7 +55,7 @@ def test_a_published_time_is_met_at_the_stated_share_of_the_peak() -> None:
 
 
 def test_products_in_8_bits_have_their_own_peak_where_there_is_one() -> None:
-    card = Hardware(name="a card", memory=1, tflops=1.0, eight_bit=2.0)
+    card = Hardware(name="a card", memory=1, tflops=1.0, int8=2.0)
 
     assert card.seconds(0, 1e12) == pytest.approx(0.5 / EFFICIENCY)
     assert Hardware(name="old", memory=1, tflops=1.0).seconds(0, 1e12) == pytest.approx(1 / EFFICIENCY)
@@ -66,3 +68,30 @@ def test_a_value_is_taken_as_it_is_and_a_cpu_is_no_card() -> None:
     assert as_hardware(own, torch.device("cpu")) is own
     assert as_hardware("L40S", torch.device("cpu")) == Hardware.named("L40S")
     assert as_hardware(None, torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"memory": "24GiB"}, "memory: must be a whole number"),
+        ({"memory": 1, "tflops": 0}, "tflops: must be a number above 0"),
+        ({"memory": 0}, "memory"),
+    ],
+)
+def test_what_is_no_hardware_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Hardware(name="mine", **given)
+
+
+def test_what_is_neither_a_name_nor_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"hardware: must be a name or a Hardware, got 24.*RTX 4090"):
+        as_hardware(24, torch.device("cpu"))
+
+
+def test_float8_is_known_apart_from_whole_numbers() -> None:
+    old, new = Hardware.named("RTX 3090"), Hardware.named("RTX 4090")
+
+    assert [card.multiplies("fp8") for card in (old, new)] == [False, True]
+    assert old.multiplies("int8")
+    assert Hardware(name="unknown", memory=1).multiplies("fp8")
+    assert new.seconds(0, 1e12, compute="fp8") == pytest.approx(2 * (new.seconds(0, 1e12) or 0), rel=0.01)

@@ -12,6 +12,7 @@ from musubi.architecture import Layout
 from musubi.core.errors import ConfigError
 from musubi.keymap import KeyMap
 from musubi.memory import formats, nf4
+from musubi.memory.policy import check_machine
 from musubi.memory.quant_linear import QuantLinear
 from tests.memory import tiny
 
@@ -59,4 +60,4 @@ def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ConfigError, match=r'bitsandbytes, which is not installed .*pip install "musubi-trainer\[nf4\]"'
     ):
-        NF4().prepare(tiny.transformer(), tiny.KEYS, tiny.LAYOUT)
+        check_machine([NF4()], tiny.PLACEMENT)

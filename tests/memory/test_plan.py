@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_named_with_policies_that_do() -> None:
     told = wan(GradientCheckpointing(), hardware=card(5))
 
     assert not told.fits
-    assert told.advice[0] == "a picture: does not fit 5.0 GiB"
+    assert told.advice[0] == "a picture: does not fit 5 GiB"
     better = wan(*_pasted(told.advice[1].removeprefix("fits with ")), hardware=card(5))
     assert better.fits
     assert not better.advice

@@ -1,9 +1,24 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from musubi import ConfigError, GradientCheckpointing, LoRA, Trainer
-from musubi.memory.block_swap import BlockSwap
+from musubi import (
+    AdamW,
+    BlockSwap,
+    ConfigError,
+    FullFineTune,
+    GradientCheckpointing,
+    Hardware,
+    LoRA,
+    Memory,
+    PriorPreservation,
+    Request,
+    Trainer,
+)
+from musubi.memory.need import CONTEXT
 from musubi.testing.toy import Toy
 
 
@@ -61,3 +76,42 @@ def test_more_batches_a_step_keep_gradients_from_the_start_and_take_longer(train
     assert twice is not None
     assert twice.flops == 2 * once.flops
     assert twice.total >= once.total
+
+
+def test_a_prior_is_planned_for_too(trainer: Trainer[Toy], tmp_path: Path) -> None:
+    shutil.copytree(trainer.cache.path, tmp_path / "prior")
+    prior = PriorPreservation(cache=trainer.cache.replace(path=tmp_path / "prior"))
+    alone, both = trainer.plan(), trainer.with_prior(prior).plan()
+
+    names = {row.bucket for row in alone.rows}
+    assert {row.bucket for row in both.rows} == names | {f"prior {name}" for name in names}
+    assert both.places.cache == 2 * alone.places.cache
+    assert both.peak is not None
+    assert alone.peak is not None
+    assert both.peak.trained >= alone.peak.trained
+
+
+def test_samples_decide_what_is_chosen_and_what_does_not_fit_is_said(trainer: Trainer[Toy]) -> None:
+    small = trainer.replace(model=Toy(dim=64, depth=4))
+    large = small.with_samples(Request("a word", size=(512, 512)), every=5)
+    budget = Memory.fit(small.plan().peak.total + (1 << 16))  # type: ignore[union-attr]
+
+    assert small.with_memory(budget).plan().fits
+    with pytest.raises(ConfigError, match="the least that this needs"):
+        large.with_memory(budget).plan()
+    told = large.plan(hardware=Hardware(name="small", memory=CONTEXT + (1 << 22)))
+    assert not told.fits
+    assert any(line.startswith("sampling: does not fit") and "smaller" in line for line in told.advice)
+
+
+def test_while_samples_are_drawn_a_swap_of_trained_weights_is_one_too(trainer: Trainer[Toy]) -> None:
+    full = trainer.replace(
+        model=Toy(dim=64, depth=8), network=FullFineTune(), optimizer=AdamW(fused_backward=True), accumulate=1
+    )
+    drawing = full.with_samples("a word", every=5)
+    swapped = drawing.with_memory(BlockSwap(blocks=6, write_back=True))
+
+    resident, streamed = (each.plan().others[-1] for each in (drawing, swapped))
+
+    assert resident.name == streamed.name == "sampling"
+    assert streamed.device < resident.device

@@ -63,6 +63,14 @@ def test_a_resumed_run_keeps_the_weights_that_it_began_with(wide: Trainer[Toy], 
     assert again.steps == 4
 
 
+def test_a_resumed_run_whose_weights_were_others_is_told_so(wide: Trainer[Toy], tmp_path: Path) -> None:
+    first = wide.with_memory(Memory.fit("64GiB")).run(progress=False)
+    other = wide.replace(steps=4, output=tmp_path / "again").with_memory(Int8Scaled(), Memory.fit("64GiB"))
+
+    with pytest.raises(ConfigError, match="leaves the base weights as they were in the run that is resumed"):
+        other.run(resume=first.state, progress=False)
+
+
 def test_auto_swaps_as_many_blocks_as_the_plan_says(wide: Trainer[Toy]) -> None:
     budget = need(wide.with_memory(BlockSwap(blocks=5)))
 

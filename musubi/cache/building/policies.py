@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,7 +13,10 @@ from musubi.cache.records import Plain
 from musubi.core.errors import ConfigError, Issue
 from musubi.core.spec import Spec
 from musubi.memory.components import policies_within
-from musubi.memory.policy import FitContext, MemoryPolicy, arrange
+from musubi.memory.policy import FitContext, MemoryPolicy, Placement, arrange, check_machine
+
+if TYPE_CHECKING:
+    import torch
 
 Acting = Mapping[str, tuple[MemoryPolicy, ...]]
 """The policies that act in the components of the model's stages, in order, by the component's name."""
@@ -25,13 +29,16 @@ class _Told(Spec):
     policies: Mapping[str, tuple[MemoryPolicy, ...]]
 
 
-def check_memory(asked: Sequence[MemoryPolicy] | None, model: Architecture) -> None:
+def check_memory(asked: object, model: Architecture) -> None:
     """Refuse policies that do not act in the model's encoders.
 
     Raises:
         ConfigError: With every problem, under ``memory[i]``.
     """
-    policies = asked or ()
+    policies = () if asked is None else asked
+    if not isinstance(policies, Sequence) or not all(isinstance(policy, MemoryPolicy) for policy in policies):
+        message, hint = f"must be a sequence of policies, got {asked!r}", "memory=(TextEncoderMemory(...),)"
+        raise ConfigError("Cache.build", [Issue("memory", message, hint)])
     hint = "wrap it for the text encoders, TextEncoderMemory(policies=(...,)), or leave it out"
     issues = [
         Issue(f"memory[{index}]", f"{type(policy).__name__} is for the denoiser, which caching does not load", hint)
@@ -41,6 +48,20 @@ def check_memory(asked: Sequence[MemoryPolicy] | None, model: Architecture) -> N
     if issues:
         raise ConfigError("Cache.build", issues)
     arrange(policies, FitContext.of(model, training=False))
+
+
+def check_encoders(asked: Sequence[MemoryPolicy] | None, model: Architecture, *, device: torch.device) -> None:
+    """Refuse policies for which something is missing on this machine, before anything is encoded.
+
+    Raises:
+        ConfigError: With all that is missing, under ``memory[i]``.
+    """
+    import torch
+
+    dtype = torch.float32  # of what acts in an encoder nothing depends on it
+    check_machine(
+        asked or (), Placement(title=model.title, layout=model.layout, device=device, dtype=dtype, training=False)
+    )
 
 
 def acting(asked: Sequence[MemoryPolicy] | None, before: object, model: Architecture) -> Acting:
