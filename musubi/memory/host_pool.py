@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from musubi.memory.arena import PAGE, Registrar, chunks
+from musubi.memory.arena import CHUNK, PAGE, Registrar, chunks
 from musubi.memory.packing import ALIGNMENT, aligned
 
 logger = logging.getLogger(__name__)
@@ -17,19 +17,24 @@ logger = logging.getLogger(__name__)
 class HostPool:
     """Hand out memory from front to back, and begin again at the front once nothing of it is in use.
 
-    The first pass finds out how much is needed, piece by piece; after a pass that needed more than there was, the pool
-    is laid out anew, in a few stretches that the largest pass so far fits into. ``settle`` returns when no copy is
-    under way: it is called before memory is given back to the system.
+    The first pass finds out how much is needed, piece by piece; after a pass that needed more bytes than any before,
+    the pool is laid out anew, in a few stretches that it fits into. While something stays in use, as of a graph that
+    somebody keeps, what has come back is handed out again by its size. ``settle`` returns when no copy is under way: it
+    is called before memory is given back to the system. Whoever copies does so in the order asked for, so that memory
+    may be handed out before a copy from it is done.
     """
 
-    def __init__(self, registrar: Registrar | None = None, *, settle: Callable[[], None] = lambda: None) -> None:
-        self._registrar, self._settle = registrar, settle
+    def __init__(
+        self, registrar: Registrar | None = None, *, settle: Callable[[], None] = lambda: None, chunk: int = CHUNK
+    ) -> None:
+        self._registrar, self._settle, self._chunk = registrar, settle, chunk
         self._stretches: list[Tensor] = []
         self._registered: list[int] = []
         self._pinning = registrar is not None
         self._index = self._used = self._in_use = 0
-        self._sizes, self._most = list[int](), list[int]()
-        self._pieced = False
+        self._sizes = list[int]()
+        self._back: dict[int, list[Tensor]] = {}
+        self._laid = self._layout = 0
 
     @property
     def nbytes(self) -> int:
@@ -46,20 +51,23 @@ class HostPool:
         if not self._in_use:
             self._begin_again()
         needed = aligned(size, ALIGNMENT)
+        self._in_use += needed
+        self._sizes.append(needed)
+        if self._back.get(needed):
+            return Piece(self, self._back[needed].pop(0), size, self._layout)
         while self._index < len(self._stretches) and self._used + needed > len(self._stretches[self._index]):
             self._index, self._used = self._index + 1, 0
         if self._index == len(self._stretches):
             self._add(needed)
-            self._pieced = True
-        data = self._stretches[self._index][self._used : self._used + size]
+        memory = self._stretches[self._index][self._used : self._used + needed]
         self._used += needed
-        self._in_use += needed
-        self._sizes.append(needed)
-        return Piece(self, data, needed)
+        return Piece(self, memory, size, self._layout)
 
-    def give(self, size: int) -> None:
-        """Hear that ``size`` bytes are not in use any more."""
-        self._in_use -= size
+    def give(self, memory: Tensor, layout: int) -> None:
+        """Hear that some memory of a layout of the pool is not in use any more."""
+        self._in_use -= len(memory)
+        if layout == self._layout:
+            self._back.setdefault(len(memory), []).append(memory)
 
     def close(self) -> None:
         """Unpin all; what is still in use lives on."""
@@ -69,16 +77,18 @@ class HostPool:
             assert self._registrar is not None, "it has registered them"
             self._registrar.unregister(address)
         self._stretches.clear()
+        self._back.clear()
         self._index = self._used = 0
+        self._layout += 1
 
     def _begin_again(self) -> None:
         self._index = self._used = 0
-        self._most = max(self._most, self._sizes, key=sum)
-        self._sizes = []
-        if self._pieced:
+        self._back.clear()
+        sizes, self._sizes = self._sizes, []
+        if sum(sizes) > self._laid:
+            self._laid = sum(sizes)
             self.close()
-            self._pieced = False
-            for group in chunks(self._most):
+            for group in chunks(sizes, limit=self._chunk):
                 self._add(sum(group))
 
     def _add(self, size: int) -> None:
@@ -105,9 +115,9 @@ class HostPool:
 class Piece:
     """Some bytes of a pool, ``data``, until it is forgotten."""
 
-    def __init__(self, pool: HostPool, data: Tensor, size: int) -> None:
-        self.data = data
-        self._pool, self._size = pool, size
+    def __init__(self, pool: HostPool, memory: Tensor, size: int, layout: int) -> None:
+        self.data = memory[:size]
+        self._pool, self._memory, self._layout = pool, memory, layout
 
     def __del__(self) -> None:
-        self._pool.give(self._size)
+        self._pool.give(self._memory, self._layout)

@@ -155,6 +155,7 @@ class Offload:
 
     def pack(self, owned: set[int], tensor: Tensor) -> _View | _Stays:
         """Return what stands for a tensor until backward."""
+        tensor = _alone(tensor)
         if not self._is_candidate(tensor, owned):
             return _Stays(tensor, tensor._version)
         if not self._waiting:
@@ -263,6 +264,9 @@ class Offload:
         self._land_leaving()
         for flight in self._coming:
             self._copier.wait(flight.ticket)
+            waiting = flight.waiting()
+            if waiting is not None:
+                waiting.arrival = None
         self._coming.clear()
 
     def _settle(self) -> None:
@@ -273,6 +277,14 @@ class Offload:
     def _land_leaving(self) -> None:
         while self._leaving:
             self._gone(self._leaving.popleft())
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return a tensor that does not keep its graph alive, which may keep it: nobody would ever free the two.
+
+    A leaf stays itself, since block swap leads its ``data`` elsewhere; the version counter is shared.
+    """
+    return tensor if tensor.is_leaf else tensor.detach()
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -58,13 +58,16 @@ def resident(model: nn.Module, streamed: Iterable[Tensor], device: torch.device)
     """Keep all parameters and buffers that do not stream on the device."""
     moving = {id(tensor) for tensor in streamed}
     others = [t for t in chain(model.parameters(), model.buffers()) if id(t) not in moving]
-    homes = [(t, t.device) for t in others if t.device != device]
-    for tensor, _ in homes:
-        tensor.data = tensor.data.to(device)
+    moved: list[tuple[Tensor, torch.device]] = []
     try:
+        for tensor in others:
+            if tensor.device != device:
+                home = tensor.device
+                tensor.data = tensor.data.to(device)
+                moved.append((tensor, home))
         yield
     finally:
-        for tensor, home in homes:
+        for tensor, home in moved:
             tensor.data = tensor.data.to(home)
 
 

@@ -81,7 +81,7 @@ def _only(candidates: Sequence[Path], folder: Path) -> Path:
 
 def _in_index(index: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         problem = Issue(shown(index), f"is not an index of shards ({type(error).__name__})", "download it again")
         raise WeightsError("damaged weights", [problem]) from error

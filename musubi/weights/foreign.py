@@ -46,7 +46,7 @@ def _foreign(checkpoint: Checkpoint) -> Iterator[str]:
             yield name
     for name in checkpoint.names():
         if name.endswith(".comfy_quant"):
-            told = _parsed(bytes(checkpoint.read(name).flatten().tolist()))
+            told = _parsed(bytes(byte % 256 for byte in checkpoint.read(name).flatten().tolist()))
             yield from (f"{name}: {what}" for what in _unread(told))
     if _METADATA in checkpoint.metadata:
         told = _parsed(checkpoint.metadata[_METADATA])
@@ -60,7 +60,7 @@ def _unread(told: object) -> Iterator[str]:
     if not isinstance(told, dict):
         yield "a description that cannot be read"
         return
-    if told.get("format") not in _FORMATS:
+    if str(told.get("format")) not in _FORMATS:
         yield f"format {told.get('format')}"
     yield from (f"{key} {value}" for key, value in told.items() if key not in _HARMLESS and value)
 
@@ -68,5 +68,5 @@ def _unread(told: object) -> Iterator[str]:
 def _parsed(text: str | bytes) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -74,10 +74,14 @@ def _check(header: dict[str, Any], size: int, path: Path) -> None:
     last = 0
     for name, entry in header.items():
         if name == "__metadata__":
+            if not all(isinstance(text, str) for text in entry.values()):
+                raise damaged(path, "its metadata are not texts")
             continue
         begin, end = entry["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (begin, end, *entry["shape"])):
+            raise damaged(path, f"the header gives {name} no shape or place")
         _, itemsize = TYPES.get(entry["dtype"], ("", 0))
-        if begin < 0 or end < begin or (itemsize and math.prod(entry["shape"]) * itemsize != end - begin):
+        if end < begin or (itemsize and math.prod(entry["shape"]) * itemsize != end - begin):
             raise damaged(path, f"the header contradicts itself about {name}")
         last = max(last, end)
     if last != size:

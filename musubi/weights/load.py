@@ -103,12 +103,18 @@ def _fill(filler: Filler, pieces: Sequence[Piece]) -> None:
 def _wrong_shapes(pieces: Iterable[Piece], slots: Slots, checkpoint: Checkpoint) -> list[Issue]:
     issues: list[Issue] = []
     for piece in pieces:
-        shapes = [checkpoint.shape(name) for name in piece.sources]
-        found = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
+        shapes = {name: checkpoint.shape(name) for name in piece.sources}
         targets = [slots.shape(name) for name in piece.targets]
-        wanted = (sum(shape[0] for shape in targets), *targets[0][1:]) if len(targets) > 1 else targets[0]
-        if found != wanted:
-            issues.append(Issue(piece.original, f"has shape {_text(found)}, the model's is {_text(wanted)}"))
+        if len(shapes) == 1:
+            whole = (sum(shape[0] for shape in targets), *targets[0][1:]) if len(targets) > 1 else targets[0]
+            pairs = [(piece.original, shapes[piece.sources[0]], whole)]
+        else:
+            pairs = [(name, shape, target) for (name, shape), target in zip(shapes.items(), targets, strict=True)]
+        issues += [
+            Issue(name, f"has shape {_text(found)}, the model's is {_text(wanted)}")
+            for name, found, wanted in pairs
+            if found != wanted
+        ]
     return issues
 
 

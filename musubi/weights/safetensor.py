@@ -64,6 +64,8 @@ class SafetensorsFile:
             return
         begin, end = self._header[name]["data_offsets"]
         row = (end - begin) // shape[0] if shape else 0
+        if begin + start * row + target.numel() * dtype.itemsize > end:
+            raise damaged(self.path, f"{name} has fewer rows than are asked of it")
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self._start + begin + start * row)

@@ -104,3 +104,33 @@ def test_memory_that_cannot_be_pinned_serves_as_well_and_is_told_once(caplog: py
     assert [record.getMessage().startswith("cannot pin") for record in caplog.records] == [True]
     pool.close()
     assert not pins.pinned
+
+
+def test_passes_of_other_pieces_and_about_the_same_bytes_pin_nothing_again() -> None:
+    pins, chunk = Pins(), 40 * PAGE
+    pool = HostPool(pins, chunk=chunk)
+    kinds = ([3 * PAGE] * 30, [7 * PAGE] * 12)
+    for sizes in (*kinds, *kinds):
+        pieces = [pool.take(size) for size in sizes]
+        del pieces
+    pinned = dict(pins.pinned)
+
+    for sizes in (*kinds, *kinds):
+        pieces = [pool.take(size) for size in sizes]
+        assert pins.pinned == pinned
+        del pieces
+
+
+def test_while_something_stays_in_use_what_comes_back_is_handed_out_again() -> None:
+    pool = HostPool()
+    kept = pool.take(PAGE)
+    kept.data.fill_(7)
+
+    for count in range(5):
+        pieces = [pool.take(size) for size in (PAGE, 3 * PAGE)]
+        for piece in pieces:
+            piece.data.fill_(count)
+        del piece, pieces
+
+    assert pool.nbytes == 5 * PAGE
+    assert bool((kept.data == 7).all())

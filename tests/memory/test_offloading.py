@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import torch
@@ -310,3 +310,63 @@ def _failing(block: nn.Module, where: str) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+class _Gated(nn.Module):
+    """A block that saves results of its own, which autograd must not be given back with their graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, value: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.inner(value))
+        return value + self.outer(gate) * torch.rsqrt(value.square().mean(-1, keepdim=True) + 1)
+
+
+def _gated(blocks: Sequence[nn.Module], *, failing: bool = False) -> Tensor:
+    value = torch.ones(32, 16, requires_grad=True)
+    for number, block in enumerate(blocks):
+        if failing and number == len(blocks) - 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        value = block(value)
+    return value.sum()
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["dropped", "kept by the caller"])
+def test_a_graph_that_never_comes_back_costs_its_own_memory_and_no_more(kept: bool) -> None:
+    blocks = [_Gated() for _ in range(3)]
+    with offloading(blocks, device=CPU, min_bytes=1024, depth=2) as offload:
+        _gated(blocks).backward()
+        with suppress(torch.OutOfMemoryError):
+            _gated(blocks, failing=True)
+        graph = _gated(blocks) if kept else None
+        sizes = set()
+        for _ in range(4):
+            _gated(blocks).backward()
+            sizes.add(offload.pool.nbytes)
+
+        assert len(sizes) == 1
+        assert (offload.pool.in_use > 0) == (graph is not None)
+
+
+def test_a_graph_can_come_back_after_backward_broke_off_and_the_context_has_ended() -> None:
+    blocks = [_Gated() for _ in range(3)]
+    expected = torch.autograd.grad(_gated(blocks), list(blocks[0].parameters()))
+    asked: list[int] = []
+
+    def fail_once(gradient: Tensor) -> None:
+        asked.append(len(gradient))
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with offloading(blocks, device=CPU, min_bytes=1024, depth=2):
+        value = blocks[0](torch.ones(32, 16, requires_grad=True))
+        value.register_hook(fail_once)
+        total = blocks[2](blocks[1](value)).sum()
+        with pytest.raises(torch.OutOfMemoryError):
+            total.backward(retain_graph=True)
+
+    found = torch.autograd.grad(total, list(blocks[0].parameters()))
+
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -98,6 +98,14 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
         checkpoint_files(tmp_path)
 
 
+def test_an_index_may_name_anything_but_it_has_to_be_there(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": 5}}', encoding="utf-8")
+
+    with pytest.raises(WeightsError, match="5: is missing"):
+        checkpoint_files(index)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', "\x00"])
 def test_a_damaged_index_is_named(content: str, tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"

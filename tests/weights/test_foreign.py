@@ -49,6 +49,7 @@ def test_tensors_of_other_formats_are_refused_with_the_way_out(name: str, tmp_pa
         ({"format": "int8_blockwise", "group_size": 128}, "format int8_blockwise"),
         ({"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 256}, "convrot True"),
         ({"format": "float8_e4m3fn", "news": 3}, "news 3"),
+        ({"format": ["int8_tensorwise"]}, "format ['int8_tensorwise']"),
         ([1], "a description that cannot be read"),
         ("no json", "a description that cannot be read"),
     ],

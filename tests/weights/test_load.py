@@ -329,3 +329,27 @@ def test_loading_takes_the_result_and_two_tensors_at_most(tmp_path: Path) -> Non
         largest = 16 if name.startswith("float32") else 8
         mapped = 16 if name.endswith(".pth") else 0  # two tensors, before a map is made anew
         assert float(peak) < float(result) + 2 * largest + mapped + 3, (name, how, peak, result)
+
+
+@pytest.mark.parametrize("shapes", [((4, 4), (4, 5)), ((5, 4), (3, 4))], ids=["wider", "as many rows together"])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_parts_of_a_matrix_are_compared_each_with_its_own_place(
+    shapes: tuple[tuple[int, int], tuple[int, int]], tmp_path: Path, *, hooked: bool
+) -> None:
+    parts = {name: torch.ones(shape) for name, shape in zip(("to_q.weight", "to_k.weight"), shapes, strict=True)}
+    save_file(parts, tmp_path / "parts.safetensors")
+    with init_empty_weights():
+        model = nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in ("to_q", "to_k")})
+
+    with open_checkpoint(tmp_path / "parts.safetensors") as file, pytest.raises(WeightsError) as caught:
+        load_into(
+            model,
+            file,
+            keys=KeyMap([Rename("qk", ("to_q", "to_k"))]),
+            device="cpu",
+            dtype=torch.float32,
+            on_weight=(lambda _, tensor: tensor) if hooked else None,
+        )
+
+    wrong = [name for name, tensor in parts.items() if tensor.shape != (4, 4)]
+    assert [issue.path for issue in caught.value.issues] == wrong

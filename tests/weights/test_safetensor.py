@@ -112,6 +112,35 @@ def test_a_file_that_is_something_else_is_recognised(content: bytes, message: st
         SafetensorsFile(path)
 
 
+@pytest.mark.parametrize(
+    ("entry", "metadata"),
+    [
+        ({"shape": [-2, -2]}, {}),
+        ({"shape": [2.0, 2]}, {}),
+        ({"data_offsets": [0.0, 16.0]}, {}),
+        ({"shape": [True, 4]}, {}),
+        ({}, [1]),
+        ({}, {"told": 1}),
+    ],
+    ids=str,
+)
+def test_a_header_of_other_values_is_damaged(entry: dict[str, object], metadata: object, tmp_path: Path) -> None:
+    tensor = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16], **entry}
+    header = json.dumps({"__metadata__": metadata, "x": tensor}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+
+    with pytest.raises(WeightsError, match="download it again"):
+        SafetensorsFile(path)
+
+
+def test_more_rows_than_there_are_are_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(6, 4), "y": torch.ones(6, 4)}, tmp_path / "x.safetensors")
+
+    with pytest.raises(WeightsError, match="x has fewer rows"):
+        SafetensorsFile(tmp_path / "x.safetensors").copy("x", torch.zeros(2, 4), start=5)
+
+
 def test_rows_come_from_where_they_are_asked_for(tmp_path: Path) -> None:
     tensor = torch.arange(24.0).view(6, 4)
     save_file({"before": torch.ones(3), "x": tensor}, tmp_path / "x.safetensors")
