@@ -321,7 +321,8 @@ class _Gated(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         gate = torch.sigmoid(self.inner(value))
-        return value + self.outer(gate) * torch.rsqrt(value.square().mean(-1, keepdim=True) + 1)
+        told: Tensor = self.outer(gate) * torch.rsqrt(value.square().mean(-1, keepdim=True) + 1)
+        return value + told
 
 
 def _gated(blocks: Sequence[nn.Module], *, failing: bool = False) -> Tensor:
