@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from musubi.batch import Batch, Entry, Sample
+    from musubi.noise.guidance import Guidance
     from musubi.noise.samplers import Sampler
     from musubi.noise.timesteps import TimestepSampler
 
@@ -129,17 +130,35 @@ class CaptionLengths:
 
 @attrs.frozen(kw_only=True)
 class Expert:
-    """A denoiser responsible for the noise levels ``low`` <= sigma <= ``high``, loaded from ``component``."""
+    """A denoiser responsible for the noise levels ``low`` <= sigma < ``high`` (1.0 included), from ``component``."""
 
     name: str = "model"
     component: str = "dit"
     low: float = 0.0
     high: float = 1.0
 
+    def covers(self, sigma: float) -> bool:
+        """Tell whether a noise level is this expert's."""
+        return self.low <= sigma < self.high or sigma == self.high == 1.0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Asked:
+    """What a generation is to show or follow, as a codec sees it.
+
+    ``media`` are pictures and clips by role, uint8 RGB of shape (frames, height, width, 3), each of its own size:
+    ``image`` (the first frame), ``last`` (the last one), ``control`` (pictures or a clip to follow), ``video`` (what is
+    changed). ``size`` and ``frames`` are those of the result.
+    """
+
+    media: Mapping[str, tuple[Tensor, ...]]
+    size: Size
+    frames: int
+
 
 @attrs.frozen(kw_only=True)
 class Roles:
-    """Which conditions, beside a caption, a sample must and may carry."""
+    """Which conditions, beside a caption, a sample or a request must and may carry."""
 
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -221,7 +240,7 @@ class Generation:
     size: Size
     frames: int
     steps: int
-    guidance: float
+    guidance: float | Guidance
     fps: float
     negative: str = ""
 
@@ -305,6 +324,10 @@ class Architecture(Spec, ABC):
     def sampler(self) -> Sampler:
         """How this variant integrates unless told otherwise."""
 
+    def sampler_for(self, size: Size) -> Sampler:
+        """Return how a generation of a size integrates unless told otherwise; ``sampler`` unless overridden."""
+        return self.sampler
+
     @property
     @abstractmethod
     def generation(self) -> Generation:
@@ -321,9 +344,40 @@ class Architecture(Spec, ABC):
         return Roles()
 
     @property
+    def request_roles(self) -> Roles:
+        """Conditions that a generation takes beside its prompt, by role (see ``Asked``); none unless overridden."""
+        return Roles()
+
+    @property
+    def request_stages(self) -> tuple[Stage, ...]:
+        """What a generation's conditions are made with: ``Codec.ask`` is called with each; none unless overridden."""
+        return ()
+
+    @property
+    def target_position(self) -> int | None:
+        """Where in time, among the ``f_indices`` of ``Codec.ask``, the single picture of a generation lies.
+
+        None, as unless overridden: a generation keeps all frames.
+        """
+        return None
+
+    def at_positions(self, target: int, controls: tuple[int, ...]) -> Self:
+        """Return the same variant, making single pictures at ``target`` in time from control pictures at ``controls``.
+
+        Raises:
+            ConfigError: It cannot make such pictures, as one that does not override this.
+        """
+        message, hint = f"{self.title} has no places in time for single pictures", "leave it out"
+        raise ConfigError(type(self).__name__, [Issue("single_frame", message, hint)])
+
+    @property
     def experts(self) -> tuple[Expert, ...]:
-        """The denoisers; one for all noise levels unless overridden."""
+        """The denoisers, the one for the highest noise levels first; one for all levels unless overridden."""
         return (Expert(),)
+
+    def expert_at(self, sigma: float) -> Expert:
+        """Return the expert of a noise level."""
+        return next(expert for expert in self.experts if expert.covers(sigma))
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -401,6 +455,13 @@ class Codec(ABC):
         Samples may be encoded together; an entry then depends on its neighbours by no more than float rounding.
         """
 
+    def ask(self, stage: Stage, models: Models, asked: Asked) -> Mapping[str, Tensor]:
+        """Run one of ``request_stages``: return named tensors without a batch dimension, as a cache entry has them.
+
+        Beside what the denoiser's ``conditions`` take, ``latents`` of a ``video`` that is to be changed.
+        """
+        return {}
+
     @abstractmethod
     def decode(self, models: Models, latents: Tensor) -> Tensor:
         """Return frames of shape (batch, frames, height, width, 3) as float in [0, 1]."""
@@ -465,3 +526,7 @@ class Denoiser(ABC, Generic[C]):
     @abstractmethod
     def velocity(self, model: nn.Module, x: Tensor, sigma: Tensor, cond: C) -> Tensor:
         """Return the predicted ``noise - clean`` in the shape of ``x``; ``sigma`` is float32 of shape (batch,)."""
+
+    def complete(self, latents: Tensor, cond: C) -> Tensor:
+        """Return a generation's latents with what its conditions fix put in place; as they are unless overridden."""
+        return latents

@@ -92,6 +92,17 @@ class Batch:
             ragged={n: tuple(t.to(device) for t in ts) for n, ts in self.ragged.items()},
         )
 
+    def select(self, items: Sequence[int]) -> Batch:
+        """Return some of the items, by their places, as a batch of their own."""
+        places = list(items)
+        return attrs.evolve(
+            self,
+            items=tuple(self.items[place] for place in places),
+            stacked={name: tensor[places] for name, tensor in self.stacked.items()},
+            ragged={name: tuple(tensors[place] for place in places) for name, tensors in self.ragged.items()},
+            weights=tuple(self.weights[place] for place in places) if self.weights else (),
+        )
+
 
 def collate(entries: Sequence[Mapping[str, Tensor]], *, items: Sequence[str], bucket: str) -> Batch:
     """Stack the tensors of several items of one batch key into a ``Batch``."""

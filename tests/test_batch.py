@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 
@@ -45,3 +46,14 @@ def test_an_absent_tensor_says_what_is_there() -> None:
         _ = batch["control"]
     with pytest.raises(CacheError, match="varlen_t5: only varlen_text is there"):
         batch.each("t5")
+
+
+def test_some_items_are_a_batch_of_their_own() -> None:
+    entries = [entry(1), entry(0), entry(3)]
+    whole = attrs.evolve(collate(entries, items=["a", "b", "c"], bucket="x"), weights=(1.0, 2.0, 3.0))
+
+    some = whole.select([2, 0])
+
+    assert (some.items, some.weights, some.bucket) == (("c", "a"), (3.0, 1.0), "x")
+    assert torch.equal(some["latents"], whole["latents"][[2, 0]])
+    assert [len(text) for text in some.each("text")] == [3, 1]

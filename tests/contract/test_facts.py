@@ -68,7 +68,9 @@ def test_the_defaults_of_generation_are_legal(spec: Architecture) -> None:
 
     assert not spec.geometry.size_issues(defaults.size)
     assert not spec.geometry.frame_issues(defaults.frames)
-    assert min(defaults.steps, defaults.guidance, defaults.fps) > 0
+    assert min(defaults.steps, defaults.fps) > 0
+    rule, experts = defaults.guidance, [expert.name for expert in spec.experts]
+    assert rule > 0 if isinstance(rule, float) else not list(rule.misfits(experts=experts, blocks=None))
 
 
 @each_variant
