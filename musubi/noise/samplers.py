@@ -16,6 +16,7 @@ import attrs
 
 from musubi.core.fields import field, one_of, positive
 from musubi.core.spec import Spec
+from musubi.noise.multistep import Estimate, first_order, whole_thousandths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,20 +93,20 @@ class UniPC(Sampler):
         return _FIRST
 
     def told(self, sigma: float) -> float:
-        """Return ``sigma`` cut to thousandths; float32's own rounding does not push it to the one below."""
-        return math.floor(1000 * sigma + 5e-5) / 1000
+        """Return ``sigma`` cut to thousandths."""
+        return whole_thousandths(sigma)
 
     def sample(self, velocity: Velocity, x: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
         """Return the latents at the last noise level; the last step has order 1 (lambda is infinite at 0)."""
         x, levels = x.float(), sigmas.tolist()
         steps = len(levels) - 1
-        known: list[_Known] = []
+        known: list[Estimate] = []
         previous, order = x, 0
         for i, sigma in enumerate(levels[:-1]):
             clean = x - sigma * self._ask(velocity, x, sigma)
             if known:
-                x = _correct(previous, known[-order:], _Known(sigma, clean))
-            known = [*known[-1:], _Known(sigma, clean)]
+                x = _correct(previous, known[-order:], Estimate(sigma, clean))
+            known = [*known[-1:], Estimate(sigma, clean)]
             previous, order = x, min(self.order, steps - i, len(known))
             x = _predict(x, known[-order:], levels[i + 1])
             if on_step is not None:
@@ -116,43 +117,19 @@ class UniPC(Sampler):
 _FIRST = 0.9990000128746033
 
 
-@attrs.frozen
-class _Known:
-    """The data as estimated at a noise level."""
-
-    sigma: float
-    clean: Tensor
-
-    @property
-    def position(self) -> float:
-        """Half the logarithm of the signal-to-noise ratio: the paper's lambda."""
-        return _position(self.sigma)
-
-
-def _position(sigma: float) -> float:
-    return math.inf if sigma == 0 else math.log(1 - sigma) - math.log(sigma)
-
-
-def _base(x: Tensor, last: _Known, sigma: float) -> tuple[Tensor, float, float]:
-    """Return the first-order step to ``sigma``, its ``alpha B(h)`` and ``-h``."""
-    negative_h = last.position - _position(sigma)
-    growth = math.expm1(negative_h)
-    return sigma / last.sigma * x - (1 - sigma) * growth * last.clean, (1 - sigma) * growth, negative_h
-
-
-def _predict(x: Tensor, known: list[_Known], sigma: float) -> Tensor:
+def _predict(x: Tensor, known: list[Estimate], sigma: float) -> Tensor:
     last = known[-1]
-    base, scale, negative_h = _base(x, last, sigma)
+    base, scale, negative_h = first_order(x, last, sigma)
     if len(known) == 1:
         return base
     ratio = (known[-2].position - last.position) / -negative_h
     return base - 0.5 * scale / ratio * (known[-2].clean - last.clean)
 
 
-def _correct(x: Tensor, known: list[_Known], reached: _Known) -> Tensor:
+def _correct(x: Tensor, known: list[Estimate], reached: Estimate) -> Tensor:
     """Redo the step that led to ``reached`` from ``x``, now that the data estimate at its end is known."""
     last = known[-1]
-    base, scale, negative_h = _base(x, last, reached.sigma)
+    base, scale, negative_h = first_order(x, last, reached.sigma)
     change = reached.clean - last.clean
     if len(known) == 1:
         return base - 0.5 * scale * change

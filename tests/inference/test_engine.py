@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
 
+from musubi.architecture import Expert
 from musubi.core.control import CancelToken
-from musubi.core.errors import MusubiError
-from musubi.inference.engine import SamplingCancelledError, draw_noise, evaluating, sample_latents
-from musubi.noise.guidance import ClassifierFree
-from musubi.noise.samplers import Euler, OnStep, Sampler, UniPC
+from musubi.core.errors import ConfigError, MusubiError
+from musubi.inference.engine import Chosen, SamplingCancelledError, Start, draw_noise, evaluating, sample_latents
+from musubi.noise.guidance import ClassifierFree, Guidance
+from musubi.noise.per_expert import PerExpert
+from musubi.noise.samplers import Euler, OnStep, Sampler, UniPC, Velocity
+from musubi.noise.skip_layer import SkipLayer
+from musubi.testing.toy import Toy
 
 if TYPE_CHECKING:
     from tests.inference.conftest import Loaded
@@ -22,26 +28,33 @@ def sampled(
     loaded: Loaded,
     *prompts: str,
     seeds: tuple[int, ...] = (7,),
-    guidance: float = 3.0,
+    guidance: float | Guidance = 3.0,
+    model: Chosen | None = None,
+    experts: Sequence[Expert] = (Expert(),),
+    start: Start | None = None,
     sampler: Sampler | None = None,
     dtype: torch.dtype = torch.float32,
     adapters: tuple[nn.Module, ...] = (),
     on_step: OnStep | None = None,
     cancel: CancelToken | None = None,
 ) -> Tensor:
+    rule = guidance if isinstance(guidance, Guidance) else ClassifierFree(scale=guidance)
     return sample_latents(
         loaded.denoiser,
-        loaded.model,
+        model or loaded.model,
         draw_noise(SHAPE, seeds),
         positive=loaded.conditions(*prompts),
-        negative=loaded.conditions(*[""] * len(prompts)) if guidance != 1 else None,
+        negative=loaded.conditions(*[""] * len(prompts)) if rule.uses_negative else None,
         sampler=sampler or Euler(shift=3.0),
-        guidance=ClassifierFree(scale=guidance),
+        guidance=rule,
         steps=4,
         tokens=loaded.geometry.tokens(SHAPE),
         device=torch.device("cpu"),
         dtype=dtype,
         adapters=adapters,
+        experts=experts,
+        blocks=("blocks",),
+        start=start,
         on_step=on_step,
         cancel=cancel,
     )
@@ -167,3 +180,108 @@ def test_a_result_that_is_not_finite_is_an_error_and_no_dark_picture(loaded: Loa
 
     with pytest.raises(MusubiError, match="not finite"):
         sampled(loaded, "a red fox", guidance=1.0)
+
+
+@attrs.frozen(eq=False)
+class Network:
+    model: nn.Module
+    adapters: tuple[nn.Module, ...] = ()
+
+
+PAIR = (Expert(name="high", low=0.9), Expert(name="low", high=0.9))
+"""Of the levels 1, 0.9, 0.75 and 0.5 that a shift of 3 gives, float32 has the second just below the boundary."""
+
+
+def weights(seed: int) -> nn.Module:
+    toy = Toy(seed=seed)
+    return toy.denoiser().load(toy.experts[0], device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_each_step_asks_the_expert_of_its_level_which_is_in_evaluation_with_its_adapters(loaded: Loaded) -> None:
+    dropout = nn.Dropout()
+    high, low = Network(weights(1).train(), (dropout,)), Network(loaded.model.train())
+    levels: list[float] = []
+
+    def chosen(sigma: float) -> Network:
+        levels.append(sigma)
+        return high if sigma >= 0.9 else low
+
+    latents = sampled(loaded, "a red fox", model=chosen, experts=PAIR)
+
+    assert levels == [1.0, 0.9, 0.75, 0.5]
+    assert loaded.denoiser.modes == [False] * 8
+    assert all(module.training for module in (high.model, dropout, low.model))
+    assert not torch.equal(latents, sampled(loaded, "a red fox"))
+
+
+def test_one_network_for_both_experts_is_one_network(loaded: Loaded) -> None:
+    network = Network(loaded.model)
+
+    both = sampled(loaded, "a red fox", model=lambda _: network, experts=PAIR)
+
+    assert torch.equal(both, sampled(loaded, "a red fox"))
+
+
+def test_guidance_per_expert_changes_with_the_expert(loaded: Loaded) -> None:
+    sampled(loaded, "a red fox", experts=PAIR, guidance=PerExpert(high=3.0, low=1.0))
+
+    assert [round(sigma.item(), 6) for sigma in loaded.denoiser.asked] == [1.0, 1.0, 0.9, 0.9, 0.75, 0.5]
+
+
+def test_equal_rules_for_both_experts_are_one_rule(loaded: Loaded) -> None:
+    both = sampled(loaded, "a red fox", experts=PAIR, guidance=PerExpert(high=3.0, low=3.0))
+
+    assert torch.equal(both, sampled(loaded, "a red fox"))
+
+
+def test_skipping_a_layer_changes_the_result_and_leaves_the_model_alone(loaded: Loaded) -> None:
+    plain = sampled(loaded, "a red fox")
+
+    steered = sampled(loaded, "a red fox", guidance=SkipLayer(blocks=(1,), base=ClassifierFree(scale=3.0)))
+
+    assert len(loaded.denoiser.asked) == 8 + 8 + 1
+    assert not torch.equal(steered, plain)
+    assert torch.equal(sampled(loaded, "a red fox"), plain)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (SkipLayer(blocks=(2,)), "blocks: there is no block 2"),
+        (PerExpert(high=4.0, low=3.0), "this model has no experts"),
+    ],
+)
+def test_guidance_that_does_not_fit_the_model_is_refused_before_it_is_asked(
+    loaded: Loaded, rule: Guidance, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        sampled(loaded, "a red fox", guidance=rule)
+
+    assert loaded.denoiser.asked == []
+
+
+def test_a_change_takes_the_last_of_the_steps_from_latents_with_noise_in_them(loaded: Loaded) -> None:
+    seen: list[Tensor] = []
+    clean = draw_noise(SHAPE, [1])
+    half = Start(latents=clean, strength=0.6)
+
+    class Watched(Euler):
+        def sample(self, velocity: Velocity, x: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
+            seen.append(x)
+            return super().sample(velocity, x, sigmas, on_step)
+
+    sampled(loaded, "a red fox", guidance=1.0, start=half, sampler=Watched(shift=3.0))
+
+    assert [sigma.item() for sigma in loaded.denoiser.asked] == [0.75, 0.5]
+    torch.testing.assert_close(seen[0], 0.75 * draw_noise(SHAPE, [7]) + 0.25 * clean)
+
+
+def test_a_change_of_all_is_a_generation_from_noise(loaded: Loaded) -> None:
+    whole = Start(latents=draw_noise(SHAPE, [1]), strength=1.0)
+
+    assert torch.equal(sampled(loaded, "a red fox", start=whole), sampled(loaded, "a red fox"))
+
+
+def test_a_change_without_a_step_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(MusubiError, match="none of 4 steps is left to take"):
+        sampled(loaded, "a red fox", start=Start(latents=draw_noise(SHAPE, [1]), strength=0.2))

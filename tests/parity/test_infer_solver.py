@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from musubi.noise.dpm import DPMPlusPlus
 from musubi.noise.samplers import Euler, Sampler, UniPC
 from tests.parity.cases import vector_cases
 
-SAMPLERS: dict[str, type[Sampler]] = {"wan_unipc": UniPC, "wan_vanilla": Euler}
+SAMPLERS: dict[str, type[Sampler]] = {"wan_unipc": UniPC, "wan_dpm++": DPMPlusPlus, "wan_vanilla": Euler}
 LATER = {
-    "wan_dpm++": "DPM++ arrives with issue 6 (Wan complete)",
     "qwen_euler": "Qwen's stretched schedule arrives with issue 7 (Qwen-Image)",
     "framepack_unipc_bh1": "FramePack's solver arrives with FramePack",
 }
