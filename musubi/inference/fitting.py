@@ -14,7 +14,7 @@ from musubi.memory.policy import FitContext, MemoryPolicy, arrange, blocks_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from musubi.architecture import Architecture, Denoiser, StoredWeight
+    from musubi.architecture import Architecture, Denoiser, Expert, StoredWeight
 
 
 def fit_context(model: Architecture, policies: Sequence[MemoryPolicy]) -> FitContext:
@@ -68,6 +68,20 @@ def arranged(
         ConfigError: They do not fit.
         WeightsError: The checkpoint cannot be read or does not fit the model.
     """
-    expert = model.experts[0]
     context = FitContext.of(model, training=False)
-    return arrange(policies, opened(context, denoiser.empty(expert), denoiser.stored(expert)))
+    return arranged_for(model.experts, denoiser, policies, context)
+
+
+def arranged_for(
+    experts: Sequence[Expert], denoiser: Denoiser[Any], policies: Sequence[MemoryPolicy], context: FitContext
+) -> tuple[MemoryPolicy, ...]:
+    """Return policies in their order, once they fit what the header of each expert's checkpoint tells.
+
+    Raises:
+        ConfigError: They do not fit.
+        WeightsError: A checkpoint cannot be read or does not fit the model.
+    """
+    ordered: tuple[MemoryPolicy, ...] = ()
+    for expert in experts:
+        ordered = arrange(policies, opened(context, denoiser.empty(expert), denoiser.stored(expert)))
+    return ordered

@@ -106,7 +106,7 @@ class BlockSwap(MemoryPolicy):
         from musubi.memory.streamable import streamable
 
         blocks = blocks_of(model, placement.layout)
-        number = self._decided()
+        number = self.number
         issues = tuple(self._too_many(placement.title, len(blocks)))
         if issues:
             raise ConfigError(type(self).__name__, issues)
@@ -135,7 +135,13 @@ class BlockSwap(MemoryPolicy):
     def _slots(self) -> int:
         return _WRITING_SLOTS if self.write_back else SLOTS
 
-    def _decided(self) -> int:
+    @property
+    def number(self) -> int:
+        """How many blocks stream.
+
+        Raises:
+            ConfigError: It is still to be decided.
+        """
         if self.blocks == "auto":
             message = "is still 'auto', but the model is to be placed"
             hint = "runs and plans choose the number themselves; to place a policy by hand, give a number"

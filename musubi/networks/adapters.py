@@ -153,8 +153,10 @@ class AdapterSet(Trained):
             return None
         return limit_norms((adapter.layer for adapter in self._adapters.values()), self._max_norm)
 
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, model: nn.Module, *others: nn.Module) -> None:
         """Let every adapted Linear of the model add its delta to its output, until ``detach``.
+
+        ``others`` are models of the same form that share the adapters, as experts may.
 
         Raises:
             ConfigError: The set is attached already.
@@ -165,8 +167,9 @@ class AdapterSet(Trained):
             raise ConfigError("adapters", [Issue("", "the set is attached to a model already", hint)])
         pairs = [
             (linear, self._hook(adapter.layer, linear, part))
+            for each in (model, *others)
             for adapter in self._adapters.values()
-            for part, linear in enumerate(linears_of(model, adapter.members))
+            for part, linear in enumerate(linears_of(each, adapter.members))
         ]
         self._handles = [linear.register_forward_hook(hook) for linear, hook in pairs]
 
@@ -176,9 +179,9 @@ class AdapterSet(Trained):
             self._handles.pop().remove()
 
     @contextmanager
-    def attached(self, model: nn.Module) -> abc.Generator[None]:
+    def attached(self, model: nn.Module, *others: nn.Module) -> abc.Generator[None]:
         """Attach for the duration of a ``with`` block."""
-        self.attach(model)
+        self.attach(model, *others)
         try:
             yield
         finally:

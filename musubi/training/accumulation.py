@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import torch
+from torch import Generator, Tensor
 
 from musubi.architecture import Architecture
 from musubi.batch import Batch
 from musubi.cache.loader import Position
 from musubi.core.errors import RunError
 from musubi.training.advice import memory_advice
-from musubi.training.objective import Measured
+from musubi.training.objective import Measured, Teaching
 from musubi.training.setup import Setup
 from musubi.training.trainer import Trainer
 
@@ -23,7 +26,7 @@ logger = logging.getLogger(__name__)
 _NOT_FINITE = "look at these items in the cache (cache.verify()); a lower learning rate or float32 may help"
 _OTHER_SHAPE = "if it is about shapes, the cache was built with other encoders: build it with this trainer's model"
 
-_Batches = Generator[tuple[Position, Batch], None, None]
+_Batches = abc.Generator[tuple[Position, Batch], None, None]
 
 
 @attrs.frozen(eq=False)
@@ -102,10 +105,8 @@ class Accumulation:
             )
 
     def _backward(self, step: int, batch: Batch, weight: float, **how: Any) -> Seen:
-        setup = self._setup
         try:
-            measured = setup.objective.measure(setup.model, batch.to(str(setup.processes.device)), **how)
-            (measured.loss * (weight / self._trainer.accumulate)).backward()
+            return Seen(batch, self._measured(batch, weight, **how), weight)
         except RuntimeError as error:  # torch's own, about memory, shapes, types and devices
             if "out of memory" in str(error):
                 logger.debug("out of device memory", exc_info=error)
@@ -114,7 +115,26 @@ class Accumulation:
                 raise _error("out of device memory", step, batch, hint) from error.with_traceback(None)
             message = f"the model could not compute this batch: {(str(error).splitlines() or [''])[0]}"
             raise _error(message, step, batch, _OTHER_SHAPE) from error
-        return Seen(batch, measured, weight)
+
+    def _measured(
+        self,
+        batch: Batch,
+        weight: float,
+        *,
+        generator: Generator,
+        shares: Tensor | None = None,
+        teaching: Teaching | None = None,
+    ) -> Measured:
+        """Add the gradients of a batch, expert by expert, and return its loss."""
+        setup, moved = self._setup, batch.to(str(self._setup.processes.device))
+        drawn = setup.objective.draw(moved, generator=generator, shares=shares)
+        losses: list[Tensor] = []
+        for part in setup.learners.parts(drawn.sigma.tolist()):
+            items, own = (moved, drawn) if part.items is None else (moved.select(part.items), drawn.select(part.items))
+            loss = setup.objective.error(part.model, items, own, teaching=teaching)
+            (loss * (part.share * weight / self._trainer.accumulate)).backward()
+            losses.append(loss.detach() * part.share)
+        return Measured(loss=losses[0] if len(losses) == 1 else torch.stack(losses).sum(), sigma=drawn.sigma)
 
 
 def not_finite(step: int, seen: Sequence[Seen]) -> RunError:

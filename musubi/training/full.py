@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musubi.core.errors import Issue, shown
+from musubi.training.experts import file_names, trained_experts
 from musubi.training.files import Written
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ def full_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
 def stored_issues(trainer: Trainer[Architecture], stored: str | None) -> Iterable[Issue]:
     """Yield that weights which a file holds quantised cannot be trained; ``stored`` is in what it holds them."""
     if trainer.network.trains_base and stored is not None:
-        component = trainer.model.experts[0].component
+        component = trained_experts(trainer)[0].component
         message = f"is quantised ({stored}); what training has to change is lost in it"
         yield Issue(f"model.weights.{component}", message, "give the checkpoint in bfloat16, or train a LoRA over it")
 
 
 def _place_issues(trainer: Trainer[Architecture]) -> Iterable[Issue]:
-    base = trainer.model.weight(trainer.model.experts[0].component)
-    final = Written().path(trainer.output, trainer.name)
+    (expert, name), *_ = file_names(trainer).items()
+    base = trainer.model.weight(expert.component)
+    final = Written().path(trainer.output, name)
     if not base.on_hub and Path(base.location).absolute() == final.absolute():
         message = f"{shown(final)} is the base model's own file, which the run would replace"
         yield Issue("output", message, "give another output or name")

@@ -16,16 +16,18 @@ from typing import Any
 import attrs
 
 import musubi
-from musubi.architecture import Architecture
+from musubi.architecture import Architecture, Expert
 from musubi.core.errors import WeightsError
 from musubi.data.sample import Item
 from musubi.inference.decoding import DECODER
+from musubi.inference.loras import EXPERT
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.facts import resized
 from musubi.networks.network import AdapterNetwork
 from musubi.noise.timesteps import TimestepSampler
 from musubi.training.about import About
 from musubi.training.dataset_facts import commonest_size, dataset_facts
+from musubi.training.experts import alone, trained_experts
 from musubi.training.settings import settings
 from musubi.training.setup import Setup
 from musubi.training.stepper import Stepper
@@ -73,8 +75,18 @@ class Moment:
     began: datetime | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer[Architecture], setup: Setup, stepper: Stepper, *, began: datetime | None) -> Moment:
-        """Return where a run is now."""
+    def of(
+        cls,
+        trainer: Trainer[Architecture],
+        setup: Setup,
+        stepper: Stepper,
+        *,
+        expert: Expert | None = None,
+        began: datetime | None,
+    ) -> Moment:
+        """Return where a run is now; the rate is that of an ``expert``, where each has its own, or the first one's."""
+        rates = zip(setup.optimizer.param_groups, setup.base_rates, strict=True)
+        own = [rate for group, rate in rates if expert and str(group.get("name", "")).startswith(f"{expert.name} ")]
         return cls(
             step=stepper.step,
             total=setup.material.total,
@@ -83,7 +95,7 @@ class Moment:
             batches=len(setup.material.loader),
             items=tuple(cached.item for cached in trainer.cache.items()),
             data=setup.material.content,
-            rate=setup.base_rates[0],
+            rate=own[0] if own else setup.base_rates[0],
             precision=str(setup.dtype).removeprefix("torch."),
             began=began,
         )
@@ -100,25 +112,38 @@ class Moment:
 
 
 def metadata(
-    trainer: Trainer[Architecture], setup: Setup, stepper: Stepper, *, began: datetime | None = None
+    trainer: Trainer[Architecture],
+    setup: Setup,
+    stepper: Stepper,
+    *,
+    expert: Expert | None = None,
+    began: datetime | None = None,
 ) -> dict[str, str]:
-    """Return the metadata of a file that a run saves now; ``began`` is when its session started."""
-    told = described(trainer, Moment.of(trainer, setup, stepper, began=began))
+    """Return the metadata of a file that a run saves now; ``began`` is when its session started.
+
+    ``expert`` is whose file it is, where each has its own.
+    """
+    told = described(trainer, Moment.of(trainer, setup, stepper, expert=expert, began=began), expert)
     if trainer.initial is None or not isinstance(setup.trained, AdapterSet):
         return told
     return resized(told, setup.trained.to_file().modules)  # ranks and alphas are the file's that was started from
 
 
-def described(trainer: Trainer[Architecture], moment: Moment) -> dict[str, str]:
-    """Return the metadata of a file that is saved at a moment of a run."""
-    now = datetime.now(UTC)
+def described(run: Trainer[Architecture], moment: Moment, expert: Expert | None = None) -> dict[str, str]:
+    """Return the metadata of a file that is saved at a moment of a run; ``expert`` None is the first that is trained.
+
+    What it says is true of the run of this expert alone, but for the configuration, which is the whole run's.
+    """
+    now, expert = datetime.now(UTC), expert or trained_experts(run)[0]
+    trainer = alone(run, expert)
     facts = {
         **_network(trainer),
         **_run(trainer, moment, now),
         **_noise_levels(trainer),
-        **_files(trainer),
+        **_files(trainer, expert),
         **_modelspec(trainer, moment, now),
-        **_ours(trainer, moment),
+        **_ours(trainer, moment, expert),
+        "musubi.config": json.dumps(settings(run), ensure_ascii=False, sort_keys=True),
     }
     return {name: str(value) for name, value in facts.items()}
 
@@ -196,10 +221,10 @@ def _noise_levels(trainer: Trainer[Architecture]) -> dict[str, object]:
     return {"ss_timestep_sampling": levels.kind, "ss_weighting_scheme": trainer.weighting.kind, **told}
 
 
-def _files(trainer: Trainer[Architecture]) -> dict[str, object]:
+def _files(trainer: Trainer[Architecture], expert: Expert) -> dict[str, object]:
     model = trainer.model
     known = {**model.default_weights(), **model.weights}
-    names: dict[str, object] = {"ss_sd_model_name": model.weight(model.experts[0].component).name}
+    names: dict[str, object] = {"ss_sd_model_name": model.weight(expert.component).name}
     return {**names, "ss_vae_name": model.weight(DECODER).name} if DECODER in known else names
 
 
@@ -226,24 +251,31 @@ def _modelspec(trainer: Trainer[Architecture], moment: Moment, now: datetime) ->
     }
 
 
-def _ours(trainer: Trainer[Architecture], moment: Moment) -> dict[str, object]:
+def _ours(trainer: Trainer[Architecture], moment: Moment, expert: Expert) -> dict[str, object]:
     levels = trainer.noise_levels
-    base = _base(trainer.model)
+    base = _base(trainer.model, expert)
     return {
         "musubi.version": musubi.__version__,
-        "musubi.config": json.dumps(settings(trainer), ensure_ascii=False, sort_keys=True),
         "musubi.data": moment.data,
         "musubi.task": trainer.model.title,
-        "musubi.expert": ", ".join(expert.component for expert in trainer.model.experts),
+        EXPERT: _whose(trainer),
         "musubi.timestep_range": f"{levels.low:g},{levels.high:g}",
         **({"musubi.base": base} if base else {}),
     }
 
 
-def _base(model: Architecture) -> str | None:
-    """Return what tells the base model's weights from others; None if they are not on this disk."""
+def _whose(trainer: Trainer[Architecture]) -> str:
+    """Return which experts a file is for: by name, or the component where a model has one for all noise levels."""
+    experts = trainer.model.experts
+    if len(experts) == 1:
+        return experts[0].component
+    return ", ".join(expert.name for expert in trained_experts(trainer))
+
+
+def _base(model: Architecture, expert: Expert) -> str | None:
+    """Return what tells an expert's base weights from others; None if they are not on this disk."""
     try:
-        return identity(model.weight(model.experts[0].component).resolve(offline=True))
+        return identity(model.weight(expert.component).resolve(offline=True))
     except WeightsError:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,6 +27,20 @@ class Measured:
 
     loss: Tensor
     sigma: Tensor
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Drawn:
+    """What a batch is trained on: its clean latents, and noise and a noise level for each item, all on one device."""
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+
+    def select(self, items: Sequence[int]) -> Drawn:
+        """Return the draws of some items, by their places."""
+        places = list(items)
+        return Drawn(clean=self.clean[places], noise=self.noise[places], sigma=self.sigma[places])
 
 
 @attrs.frozen(kw_only=True)
@@ -62,19 +76,26 @@ class Objective:
             shares: Where in their distribution the noise levels lie, in [0, 1], instead of drawn ones.
             teaching: Given, the target is not the data but what the model predicts inside this block.
         """
+        drawn = self.draw(batch, generator=generator, shares=shares)
+        return Measured(loss=self.error(model, batch, drawn, teaching=teaching), sigma=drawn.sigma)
+
+    def draw(self, batch: Batch, *, generator: torch.Generator, shares: Tensor | None = None) -> Drawn:
+        """Draw noise and noise levels for a batch, as ``measure`` does."""
         clean = self.denoiser.clean(batch).float()
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        sigma = self._levels(clean, generator, shares).to(clean.device)
-        conditions = self.denoiser.conditions(batch)
-        x = flow.mix(clean, noise, sigma)
-        target = noise - clean
+        return Drawn(clean=clean, noise=noise, sigma=self._levels(clean, generator, shares).to(clean.device))
+
+    def error(self, model: nn.Module, batch: Batch, drawn: Drawn, *, teaching: Teaching | None = None) -> Tensor:
+        """Return the loss of a batch at what was drawn for it, a scalar with gradients."""
+        conditions, sigma = self.denoiser.conditions(batch), drawn.sigma
+        x = flow.mix(drawn.clean, drawn.noise, sigma)
+        target = drawn.noise - drawn.clean
         if teaching is not None:
             with torch.no_grad(), teaching():
                 target = self._predict(model, x, sigma, conditions)
         predicted = self._predict(model, x, sigma, conditions)
         weight = _weight(self.weighting.weights(sigma), batch)
-        loss = flow.error(predicted, target, weight=weight, mask=batch.stacked.get(LOSS_MASK), loss=self.loss)
-        return Measured(loss=loss, sigma=sigma)
+        return flow.error(predicted, target, weight=weight, mask=batch.stacked.get(LOSS_MASK), loss=self.loss)
 
     def loss_at(self, model: nn.Module, batch: Batch, sigma: Tensor, noise: Tensor) -> Tensor:
         """Return each item's loss, float32 of (batch,), at given noise levels and noise, without any weight."""

@@ -16,7 +16,7 @@ from musubi.cache.units import Unit, units_of
 from musubi.inference.components import decoder_bytes, encoding
 from musubi.inference.fitting import opened
 from musubi.inference.foreseen import Shape, prediction
-from musubi.inference.planning import PROGRAM, drawing, planned_dtype
+from musubi.inference.planning import PROGRAM, drawing, planned_dtype, waiting
 from musubi.memory.block_swap import BlockSwap
 from musubi.memory.budget import size
 from musubi.memory.device import pick_device
@@ -24,6 +24,7 @@ from musubi.memory.forecast import Bucket, Forecast, Subject
 from musubi.memory.hardware import Hardware, as_hardware
 from musubi.memory.plan import Cost, Other, Plan, plan_of, told_cost
 from musubi.memory.policy import FitContext, MemoryPolicy, Phase
+from musubi.training.experts import loaded_experts, network_of, trained_experts, training_of
 from musubi.training.fitting import fit_context
 from musubi.training.stored_files import places
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from musubi.cache.cache import Cache
     from musubi.cache.manifest import Manifest
     from musubi.inference.request import Job
+    from musubi.networks.network import Network
     from musubi.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -56,19 +58,19 @@ def plan(trainer: Trainer[Architecture], *, hardware: Hardware | str | None = No
     device = pick_device(trainer.device)
     card = as_hardware(hardware, device)
     subject = subject_of(trainer, device, accelerated=card is not None or device.type != "cpu")
-    numbers = trainer.network.trainable(subject.model, keys=trainer.model.keys, layout=trainer.model.layout)
+    numbers = _numbers(trainer, subject.model)
     costs = cost(trainer, _computed(trainer, device, accelerated=subject.accelerated))
     prior = ("every step sees a batch of the cache and one of the prior's",) if trainer.prior is not None else ()
     name = str(subject.dtype).removeprefix("torch.")
     return plan_of(
         subject,
         trainer.memory,
-        title=f"{trainer.model.title}, {trainer.network.title}, training, {name}",
+        title=f"{trainer.model.title}, {_titles(trainer)}, training, {name}",
         hardware=card,
         places=places(trainer, file=numbers * costs.file, state=numbers * costs.state),
         others=others(trainer, subject),
         told=(told_cost(costs, numbers), *prior),
-        base=PROGRAM,
+        base=PROGRAM + waiting(subject, len(loaded_experts(trainer)), trainer.memory),
     )
 
 
@@ -91,10 +93,10 @@ def cost(trainer: Trainer[Architecture], computed: torch.dtype) -> Cost:
 def subject_of(trainer: Trainer[Architecture], device: torch.device, *, accelerated: bool) -> Subject:
     """Return a trainer's model and buckets as something to plan for."""
     model = trainer.model
-    denoiser, expert = model.denoiser(), model.experts[0]
+    denoiser, expert = model.denoiser(), trained_experts(trainer)[0]
     empty, stored = denoiser.empty(expert), denoiser.stored(expert)
     computed = _computed(trainer, device, accelerated=accelerated)
-    numbers = trainer.network.trainable(empty, keys=model.keys, layout=model.layout)
+    numbers = _numbers(trainer, empty)
     costs = cost(trainer, computed)
     return Subject(
         model=empty,
@@ -111,6 +113,23 @@ def subject_of(trainer: Trainer[Architecture], device: torch.device, *, accelera
         adds_up=trainer.accumulate > 1 or trainer.prior is not None,
         accelerated=accelerated,
     )
+
+
+def _networks(trainer: Trainer[Architecture]) -> list[Network]:
+    """Return what is trained: for each expert that has its own, the one on it."""
+    experts = trained_experts(trainer)
+    shared = training_of(trainer).shared_adapter
+    return [network_of(trainer, expert) for expert in (experts[:1] if shared else experts)]
+
+
+def _numbers(trainer: Trainer[Architecture], empty: nn.Module) -> int:
+    """Return how many numbers are trained, on all experts together."""
+    keys, layout = trainer.model.keys, trainer.model.layout
+    return sum(network.trainable(empty, keys=keys, layout=layout) for network in _networks(trainer))
+
+
+def _titles(trainer: Trainer[Architecture]) -> str:
+    return " and ".join(network.title for network in _networks(trainer))
 
 
 def _computed(trainer: Trainer[Architecture], device: torch.device, *, accelerated: bool) -> torch.dtype:
@@ -137,7 +156,8 @@ def _attach(trainer: Trainer[Architecture]) -> Callable[[nn.Module], Any]:
     def attached(model: nn.Module) -> Generator[Iterable[nn.Parameter]]:
         generator = torch.Generator().manual_seed(trainer.seed)
         keys, layout = trainer.model.keys, trainer.model.layout
-        trained = trainer.network.prepare(model, keys=keys, layout=layout, generator=generator)
+        network = network_of(trainer, trained_experts(trainer)[0])
+        trained = network.prepare(model, keys=keys, layout=layout, generator=generator)
         with trained.train().attached(model):
             yield [parameter for group in trained.groups() for parameter in group.parameters]
 

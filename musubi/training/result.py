@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ class TrainResult:
     """A finished run: the trained weights, where they were written, and how it went.
 
     Args:
-        lora: The trained network; None where the model itself was trained.
-        path: The file that was written at the end.
+        lora: The trained network, of several experts' the first; None where the model itself was trained.
+        path: The file that was written at the end, of several experts' the first.
+        experts: The file of each expert, where each has its own.
         state: The folder to resume from.
         steps: Optimiser steps taken, those before a resume too.
         reason: Why the run ended.
@@ -54,10 +55,23 @@ class TrainResult:
     validations: tuple[Validated, ...] = attrs.field(default=(), repr=False)
     best: Path | None = None
     zero_effect: bool = False
+    experts: Mapping[str, Path] = attrs.field(factory=dict)
+
+    @property
+    def loras(self) -> tuple[LoRAFile, ...]:
+        """The trained networks, one for each expert that has its own; each says which that is.
+
+        Raises:
+            ConfigError: The model itself was trained.
+            WeightsError: A file is no longer there.
+        """
+        first = self.lora
+        rest = tuple(self.experts.values())[1:]
+        return (first, *(attrs.evolve(LoRAFile.load(path), model=first.model) for path in rest))
 
     @property
     def lora(self) -> LoRAFile:
-        """The trained network.
+        """The trained network; of several experts' the first, see ``loras``.
 
         Raises:
             ConfigError: The model itself was trained; its weights are in the file.
@@ -100,7 +114,8 @@ class TrainResult:
 
     def _files(self) -> list[tuple[str, object]]:
         what = "model" if self._lora is None else "LoRA"
-        rows: list[tuple[str, object]] = [(what, shown(self.path))]
+        paths = self.experts or {"": self.path}
+        rows: list[tuple[str, object]] = [(f"{what} {name}".strip(), shown(path)) for name, path in paths.items()]
         if self.best is not None:
             rows.append((f"best {what}", shown(self.best)))
         if self.samples:

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Self
 import attrs
 import torch
 
-from musubi.architecture import Architecture
+from musubi.architecture import Architecture, Expert
 from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError, Issue, MusubiError, shown
 from musubi.core.events import (
@@ -36,7 +36,8 @@ from musubi.core.events import (
 from musubi.inference.engine import SamplingCancelledError
 from musubi.inference.media import Image, Video
 from musubi.training import state
-from musubi.training.counting import due_epoch
+from musubi.training.done import Done
+from musubi.training.experts import file_names
 from musubi.training.files import Written
 from musubi.training.material import Material
 from musubi.training.metadata import metadata
@@ -162,10 +163,9 @@ class Run:
             raise ConfigError("cannot resume", [Issue("resume", f"the processes found different states: {told}", hint)])
 
     def _cautions(self, setup: Setup, stepper: Stepper) -> Iterator[str]:
-        trainer = self._trainer
-        final = Written().path(trainer.output, trainer.name)
-        if self._resume is None and final.exists():
-            yield f"{shown(final)} exists already; it is replaced when this run is complete"
+        for final in self._paths(Written()).values():
+            if self._resume is None and final.exists():
+                yield f"{shown(final)} exists already; it is replaced when this run is complete"
         if stepper.step == setup.material.total:
             yield f"the state is at step {stepper.step} of {setup.material.total}: nothing is left to train"
 
@@ -176,7 +176,7 @@ class Run:
             yield self._tell(event)
             if isinstance(event, RolledBack):
                 continue
-            done = _Done(step=stepper.step, epochs=range(before + 1, stepper.position.epoch + 1))
+            done = Done(step=stepper.step, epochs=range(before + 1, stepper.position.epoch + 1))
             last = stepper.step == setup.material.total
             yield from self._validate(setup, stepper, done, last=last)
             if not last:
@@ -187,7 +187,7 @@ class Run:
             ):
                 yield from self._sample(setup, stepper)
 
-    def _checkpoints(self, setup: Setup, stepper: Stepper, done: _Done) -> Generator[Event, None, None]:
+    def _checkpoints(self, setup: Setup, stepper: Stepper, done: Done) -> Generator[Event, None, None]:
         """Write what is due after a step that is not the last: by epochs, and by steps."""
         trainer = self._trainer
         for written in done.written(trainer.save_every, trainer.save_every_epochs):
@@ -195,7 +195,7 @@ class Run:
         for written in done.written(trainer.state_every, trainer.state_every_epochs):
             yield from self._save_state(stepper, setup, attrs.evolve(written, state=True))
 
-    def _validate(self, setup: Setup, stepper: Stepper, done: _Done, *, last: bool) -> Generator[Event, None, None]:
+    def _validate(self, setup: Setup, stepper: Stepper, done: Done, *, last: bool) -> Generator[Event, None, None]:
         validation = self._trainer.validation
         if validation is None or not (last or any(done.written(validation.every, validation.every_epochs))):
             return
@@ -213,8 +213,9 @@ class Run:
         written = Written() if complete else Written(when="step", number=stepper.step)
         yield from self._save_lora(stepper, setup, written)
         yield from self._save_state(stepper, setup, attrs.evolve(written, state=True))
-        path = written.path(self._trainer.output, self._trainer.name)
-        self._result = self._summary(stepper, setup, path=path, reason=reason, seconds=time.monotonic() - began)
+        self._result = self._summary(
+            stepper, setup, paths=self._paths(written), reason=reason, seconds=time.monotonic() - began
+        )
         if self._result.zero_effect:
             hint = "was the learning rate 0?" if not any(stepper.rates) else "train longer or with a higher rate"
             what = "LoRA has no effect: all its" if setup.what == "lora" else "training had no effect: all"
@@ -222,10 +223,13 @@ class Run:
             yield self._tell(Warned(message=f"the {what} weights are still {still} ({hint})"))
         yield self._tell(Finished(step=stepper.step, reason=reason))
 
-    def _summary(self, stepper: Stepper, setup: Setup, *, path: Path, reason: Reason, seconds: float) -> TrainResult:
-        best = Written(when="best").path(self._trainer.output, self._trainer.name)
+    def _summary(
+        self, stepper: Stepper, setup: Setup, *, paths: Mapping[Expert, Path], reason: Reason, seconds: float
+    ) -> TrainResult:
+        path, best = (next(iter(found.values())) for found in (paths, self._paths(Written(when="best"))))
         return TrainResult(
             lora=setup.saved(path),
+            experts={expert.name: own for expert, own in paths.items()} if len(paths) > 1 else {},
             zero_effect=setup.trained.zero_effect,
             path=path,
             state=self.state,
@@ -262,25 +266,33 @@ class Run:
         )
 
     def _save_lora(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
-        trainer = self._trainer
-        path = written.path(trainer.output, trainer.name)
-        setup.processes.every(partial(self._write_lora, setup, stepper, path))
-        yield self._tell(Saved(step=stepper.step, path=path, what="best" if written.when == "best" else setup.what))
-        yield from self._clear(setup, path, trainer.keep_last)
+        paths = self._paths(written)
+        setup.processes.every(partial(self._write_lora, setup, stepper, paths))
+        for expert, path in paths.items():
+            yield self._tell(Saved(step=stepper.step, path=path, what="best" if written.when == "best" else setup.what))
+            yield from self._clear(setup, path, file_names(self._trainer)[expert], self._trainer.keep_last)
 
-    def _write_lora(self, setup: Setup, stepper: Stepper, path: Path) -> None:
+    def _paths(self, written: Written) -> dict[Expert, Path]:
+        """Return where what is trained goes, by the expert that it is for."""
+        trainer = self._trainer
+        return {expert: written.path(trainer.output, name) for expert, name in file_names(trainer).items()}
+
+    def _write_lora(self, setup: Setup, stepper: Stepper, paths: Mapping[Expert, Path]) -> None:
         if setup.processes.leads or stepper.divided:
-            setup.save(path, metadata(self._trainer, setup, stepper, began=self._began))
+            for expert, path in paths.items():
+                told = metadata(self._trainer, setup, stepper, expert=expert, began=self._began)
+                setup.save(path, told, expert=expert)
 
     def _save_state(self, stepper: Stepper, setup: Setup, written: Written) -> Generator[Event, None, None]:
         trainer = self._trainer
         self._state = stepper.save(written.path(trainer.output, trainer.name))
         yield self._tell(Saved(step=stepper.step, path=self._state, what="state"))
-        yield from self._clear(setup, self._state, trainer.keep_last_states or trainer.keep_last)
+        keep = trainer.keep_last_states or trainer.keep_last
+        yield from self._clear(setup, self._state, trainer.name, keep)
 
-    def _clear(self, setup: Setup, written: Path, keep: int | None) -> Generator[Event, None, None]:
+    def _clear(self, setup: Setup, written: Path, name: str, keep: int | None) -> Generator[Event, None, None]:
         if keep is not None and setup.processes.leads:
-            for path in clear(written, self._trainer.name, keep=keep):
+            for path in clear(written, name, keep=keep):
                 yield self._tell(Removed(path=path))
 
     def _sample(self, setup: Setup, stepper: Stepper) -> Generator[Event, None, None]:
@@ -333,19 +345,3 @@ class Run:
         for callback in self._callbacks:
             callback(event)
         return event
-
-
-@attrs.frozen
-class _Done:
-    """What a step has completed: itself, and the epochs (counted from 1) whose last batch it has seen."""
-
-    step: int
-    epochs: range
-
-    def written(self, every: int | None, every_epochs: int | None) -> Iterator[Written]:
-        """Yield what is to be written: for the newest completed epoch, and for the step."""
-        epoch = due_epoch(every_epochs, self.epochs)
-        if epoch is not None:
-            yield Written(when="epoch", number=epoch)
-        if every is not None and self.step % every == 0:
-            yield Written(when="step", number=self.step)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
-from musubi.inference.decoding import decode, media, opened_decoder
+from musubi.inference.asking import Conditions, ask, read_given
+from musubi.inference.decoding import decoded, opened_decoder
 from musubi.inference.denoising import Ready
 from musubi.inference.jobs import draw_job
+from musubi.inference.latents import Latents
 from musubi.inference.media import Image, Video
 from musubi.inference.prompts import Prompts, encode_prompts
 from musubi.inference.request import Job, Request
@@ -26,21 +28,31 @@ from musubi.training.trainer import Trainer
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sampling:
-    """What a run is asked to draw: complete jobs, their encoded prompts, and the policies for the decoder."""
+    """What a run is asked to draw: complete jobs, their encoded prompts, and the policies for the decoder.
+
+    ``given`` are the conditions that the jobs' pictures and clips come to, one for each job.
+    """
 
     model: Architecture
     jobs: tuple[Job, ...]
     prompts: Prompts
+    given: tuple[Conditions, ...] = ()
     memory: tuple[MemoryPolicy, ...] = ()
 
     @classmethod
     def prepare(cls, trainer: Trainer[Architecture], processes: Processes, *, dtype: torch.dtype) -> Sampling:
-        """Encode this process's share of the prompts, with the text encoders freed before the denoiser is loaded."""
+        """Encode this process's share of what is asked for, with the encoders freed before the denoiser is loaded.
+
+        Raises:
+            DataError: A picture or clip cannot be read.
+        """
         device, asked = processes.device, trainer.samples[processes.rank :: processes.count]
         jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in asked)
         texts = [text for job in jobs for text in job.texts]
         prompts = encode_prompts(trainer.model, texts, policies=trainer.memory, device=device, dtype=dtype)
-        return cls(model=trainer.model, jobs=jobs, prompts=prompts, memory=trainer.memory)
+        shown = [read_given(job) for job in jobs]
+        given = ask(trainer.model, jobs, shown, policies=trainer.memory, device=device, dtype=dtype)
+        return cls(model=trainer.model, jobs=jobs, prompts=prompts, given=tuple(given), memory=trainer.memory)
 
     def draw(
         self,
@@ -58,35 +70,34 @@ class Sampling:
         """
         if not self.jobs:
             return ()
-        latents: list[Tensor] = []
-        for job in self.jobs:
+        latents: list[Latents] = []
+        for job, given in zip(self.jobs, self.given, strict=True):
             drawn = draw_job(
                 self.model,
                 loaded,
                 self.prompts,
                 job,
+                given=given,
                 sampler=None,
                 device=device,
                 dtype=dtype,
                 on_step=partial(self._count, len(latents), on_step),
                 cancel=cancel,
             )
-            latents.append(drawn)
+            kept = Latents(tensor=drawn, fps=job.fps, trim_tail=job.trim_tail, metadata=job.metadata)
+            latents.append(kept)
         try:
             return self._decoded(latents, device)
         finally:
             release(device)
 
-    def _decoded(self, latents: Sequence[Tensor], device: torch.device) -> tuple[Image | Video, ...]:
+    def _decoded(self, latents: Sequence[Latents], device: torch.device) -> tuple[Image | Video, ...]:
         with opened_decoder(self.model, policies=self.memory, device=device) as decoder:
-            return tuple(
-                media(decode(self.model, decoder, latent)[0], fps=job.fps, metadata=job.metadata)
-                for job, latent in zip(self.jobs, latents, strict=True)
-            )
+            return tuple(decoded(self.model, decoder, latent, device=device) for latent in latents)
 
     def _count(self, drawn: int, on_step: Callable[[int, int], None], done: int, _: Tensor) -> None:
-        before = sum(job.steps for job in self.jobs[:drawn])
-        on_step(before + done, sum(job.steps for job in self.jobs))
+        before = sum(job.steps_taken for job in self.jobs[:drawn])
+        on_step(before + done, sum(job.steps_taken for job in self.jobs))
 
 
 def _in_training_size(request: Request, trainer: Trainer[Architecture]) -> Request:

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from musubi.architecture import Architecture
+from musubi.architecture import Architecture, Expert
 from musubi.core.errors import WeightsError
 from musubi.keymap import KeyMap
 from musubi.networks.adapters import AdapterSet
@@ -31,6 +31,7 @@ def save_trained(
     metadata: Mapping[str, str],
     architecture: Architecture,
     *,
+    expert: Expert | None = None,
     leads: bool = True,
 ) -> None:
     """Write what was trained on a model: adapters in the architecture's usual layout, or the whole model.
@@ -44,13 +45,14 @@ def save_trained(
         path: Where to; a file there is replaced when the new one is complete.
         metadata: Text for the header.
         architecture: Names of the model's modules.
+        expert: Which of the architecture's models it is; None is the first.
         leads: Whether this process writes.
 
     Raises:
         ConfigError: The file cannot be written.
     """
     if not isinstance(trained, AdapterSet):
-        save_model(model, path, {**_facts(architecture), **metadata}, keys=architecture.keys, leads=leads)
+        save_model(model, path, {**_facts(architecture, expert), **metadata}, keys=architecture.keys, leads=leads)
     elif leads:
         trained.to_file(metadata, model=architecture).save(path)
 
@@ -107,14 +109,14 @@ def _originals(model: nn.Module, keys: KeyMap) -> list[_Original]:
     return [_Original(name, tuple(stored[part].detach() for part in parts)) for name, parts in members.items()]
 
 
-def _facts(architecture: Architecture) -> dict[str, str]:
+def _facts(architecture: Architecture, expert: Expert | None) -> dict[str, str]:
     """Return what the base checkpoint's header says of the model, such as sizes that no shape tells."""
-    return {key: value for key, value in _header(architecture) if not key.startswith(_OURS)}
+    return {key: value for key, value in _header(architecture, expert) if not key.startswith(_OURS)}
 
 
-def _header(architecture: Architecture) -> Iterator[tuple[str, str]]:
+def _header(architecture: Architecture, expert: Expert | None) -> Iterator[tuple[str, str]]:
     try:
-        path = architecture.weight(architecture.experts[0].component).resolve(offline=True)
+        path = architecture.weight((expert or architecture.experts[0]).component).resolve(offline=True)
         with open_checkpoint(path) as checkpoint:
             yield from checkpoint.metadata.items()
     except WeightsError:  # drawn, or a folder of parts: then there is no header

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,26 +13,30 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from musubi.architecture import Architecture, Denoiser
+from musubi.architecture import Architecture, Denoiser, Expert
 from musubi.core import atomic
 from musubi.core.control import CancelToken
 from musubi.core.errors import ConfigError
 from musubi.core.events import Validated
-from musubi.inference.denoising import Ready, load_model, merge_of
-from musubi.inference.fitting import opened
+from musubi.inference.denoising import load_model, loras_of, merge_of
+from musubi.inference.fitting import arranged_for, opened
 from musubi.inference.media import Image, Video
 from musubi.memory.device import pick_dtype
-from musubi.memory.policy import MemoryPolicy, Placement, arrange, check_machine, placed
+from musubi.memory.policy import MemoryPolicy, Placement, check_machine
+from musubi.memory.together import Use, home, placed_together
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
-from musubi.networks.network import AdapterNetwork
+from musubi.networks.network import AdapterNetwork, Network
 from musubi.networks.trained import Trained
 from musubi.optim.fused import FusedBackward
 from musubi.optim.modes import evaluating
 from musubi.training.dealing import Dealer
 from musubi.training.ema import Averages
+from musubi.training.expert_adapters import ExpertAdapters
+from musubi.training.experts import loaded_experts, network_of, trained_experts, training_of
 from musubi.training.fitting import fit_context
 from musubi.training.full import stored_issues
+from musubi.training.learners import ByLevel, Learner, Learners
 from musubi.training.material import Material
 from musubi.training.objective import Objective, Teaching
 from musubi.training.prior import untrained
@@ -51,7 +55,10 @@ _HOST = torch.device("cpu")
 
 @attrs.define(kw_only=True)
 class Setup:
-    """The loaded base model with what is trained on it, the data and the engine around them."""
+    """The loaded base model with what is trained on it, the data and the engine around them.
+
+    With several experts loaded, ``model`` holds all of them by name, and ``trained`` what is trained on each.
+    """
 
     processes: Processes
     material: Material
@@ -60,6 +67,7 @@ class Setup:
     denoiser: Denoiser[Any]
     model: nn.Module
     trained: Trained
+    learners: Learners
     optimizer: Optimizer
     fused: FusedBackward | None
     base_rates: tuple[float, ...]
@@ -88,17 +96,24 @@ class Setup:
         processes.every(partial(check_machine, trainer.memory, placement))
         policies = processes.every(partial(_policies, trainer, denoiser, divided=sharding is not None))
         sampling = processes.every(partial(Sampling.prepare, trainer, processes, dtype=dtype))
-        place = device if sharding is None else _HOST
-        model = processes.every(partial(_load, trainer, denoiser, policies, device=place, dtype=dtype))
+        experts = loaded_experts(trainer)
+        place = home(len(experts), policies, device) if sharding is None else _HOST
+        models = {
+            expert.name: processes.every(
+                partial(_load, trainer, denoiser, policies, expert=expert, device=place, dtype=dtype)
+            )
+            for expert in experts
+        }
+        model = next(iter(models.values())) if len(models) == 1 else nn.ModuleDict(models)
         if sharding is not None:
             sharding.divide(model, trainer.model.layout)
-        trained = _network(trainer, model)
-        stack.enter_context(trained.attached(model))
+        trained = _trained(trainer, models)
+        stack.enter_context(_attached(trainer, trained, models))
         if sharding is None:
             if not trainer.network.trains_base:  # the model's own weights are where they were loaded, for policies
                 trained.to(device)
             share_frozen(model, processes, stack)
-        stack.enter_context(placed(model, policies, placement))
+        use = stack.enter_context(placed_together(models, policies, placement))
         optimizer = trainer.optimizer.build(trained.groups())
         fused = None
         if trainer.optimizer.fused_backward:
@@ -112,6 +127,7 @@ class Setup:
             denoiser=denoiser,
             model=model,
             trained=trained,
+            learners=_learners(trainer, trained, models, use),
             optimizer=optimizer,
             fused=fused,
             base_rates=tuple(float(group["lr"] or 0.0) for group in optimizer.param_groups),
@@ -143,19 +159,28 @@ class Setup:
     @property
     def what(self) -> Literal["lora", "model"]:
         """What the run's files hold."""
-        return "lora" if isinstance(self.trained, AdapterSet) else "model"
+        return "lora" if isinstance(self.learner().trained, AdapterSet) else "model"
 
-    def save(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write what was trained, with the averages if there are any; of a divided model, all processes take part."""
-        leads = self.processes.leads
+    def save(self, path: Path, metadata: Mapping[str, str], *, expert: Expert | None = None) -> None:
+        """Write what was trained, with the averages if there are any; of a divided model, all processes take part.
+
+        ``expert`` is the one whose adapter it is, where each has its own; None is the first that was trained.
+        """
+        leads, one = self.processes.leads, self.learner(expert)
+        assert one.trained is not None, "what is only sampled with is not saved"
         with self.best_weights():
-            save_trained(self.trained, self.model, path, metadata, self.architecture, leads=leads)
+            save_trained(one.trained, one.model, path, metadata, self.architecture, expert=one.expert, leads=leads)
+
+    def learner(self, expert: Expert | None = None) -> Learner:
+        """Return an expert that learns; None is the first."""
+        return next(one for one in self.learners.trained if expert is None or one.expert == expert)
 
     def saved(self, path: Path) -> LoRAFile | None:
         """Return a file that ``save`` wrote, bound to the model; None if it holds the model itself."""
-        if not isinstance(self.trained, AdapterSet):
+        trained = self.learner().trained
+        if not isinstance(trained, AdapterSet):
             return None
-        file = LoRAFile.load(path).bind(self.trained.names, keymap=self.architecture.keys)
+        file = LoRAFile.load(path).bind(trained.names, keymap=self.architecture.keys)
         return attrs.evolve(file, model=self.architecture)
 
     def validate(self, step: int, past: Sequence[Validated], *, cancel: CancelToken) -> Validated | None:
@@ -164,7 +189,12 @@ class Setup:
             return None
         with self.best_weights():
             return self.material.validator.measure(
-                self.objective, self.model, self.trained, step=step, best=Best.of(past), cancel=cancel
+                ByLevel(self.objective, self.learners),
+                self.model,
+                self.trained,
+                step=step,
+                best=Best.of(past),
+                cancel=cancel,
             )
 
     def draw_samples(self, *, cancel: CancelToken, on_step: Callable[[int, int], None]) -> tuple[Image | Video, ...]:
@@ -172,7 +202,7 @@ class Setup:
 
         ``on_step`` hears how many of all sampling steps are done, and how many there are.
         """
-        loaded = Ready(denoiser=self.denoiser, model=self.model, adapters=(self.trained,))
+        loaded = self.learners.ready(self.denoiser)
         with self.best_weights():
             return self.sampling.draw(
                 loaded, device=self.processes.device, dtype=self.dtype, cancel=cancel, on_step=on_step
@@ -185,12 +215,13 @@ def _policies(trainer: Trainer[Architecture], denoiser: Denoiser[Any], *, divide
     Raises:
         ConfigError: They do not.
     """
-    expert = trainer.model.experts[0]
-    context = opened(fit_context(trainer), denoiser.empty(expert), denoiser.stored(expert))
-    issues = tuple(stored_issues(trainer, context.stored))
-    if issues:
-        raise ConfigError("full fine-tuning", issues)
-    return arrange(trainer.memory, attrs.evolve(context, divided=divided))
+    experts, context = loaded_experts(trainer), fit_context(trainer)
+    for expert in experts:
+        stored = opened(context, denoiser.empty(expert), denoiser.stored(expert)).stored
+        issues = tuple(stored_issues(trainer, stored))
+        if issues:
+            raise ConfigError("full fine-tuning", issues)
+    return arranged_for(experts, denoiser, trainer.memory, attrs.evolve(context, divided=divided))
 
 
 def _load(
@@ -198,25 +229,61 @@ def _load(
     denoiser: Denoiser[Any],
     policies: tuple[MemoryPolicy, ...],
     *,
+    expert: Expert,
     device: torch.device,
     dtype: torch.dtype,
 ) -> nn.Module:
-    """Load the base model with the trainer's other LoRAs merged into it."""
-    merge = merge_of(trainer.model, denoiser, [(use, use.file()) for use in trainer.base_loras])
+    """Load an expert's base model with those of the trainer's other LoRAs merged into it that concern it."""
+    loras = loras_of(trainer.model, expert, [(use, use.file()) for use in trainer.base_loras])
+    merge = merge_of(trainer.model, denoiser, loras, expert)
     kept = trainer.network.weights_dtype(dtype)
-    model = load_model(trainer.model, denoiser, policies, device=device, dtype=kept, before=merge)
+    model = load_model(trainer.model, denoiser, policies, device=device, dtype=kept, before=merge, expert=expert)
     merge.check()
     return model
 
 
-def _network(trainer: Trainer[Architecture], model: nn.Module) -> Trained:
+def _trained(trainer: Trainer[Architecture], models: Mapping[str, nn.Module]) -> Trained:
+    """Return what is trained: of one expert, on one adapter of all, or together for those that have their own."""
+    experts, training = trained_experts(trainer), training_of(trainer)
+    if len(experts) == 1 or training.shared_adapter:
+        return _network(trainer, network_of(trainer, experts[0]), models[experts[0].name])
+    own = {one.name: _network(trainer, network_of(trainer, one), models[one.name]) for one in experts}
+    return ExpertAdapters(own, rates=training.rates)
+
+
+def _network(trainer: Trainer[Architecture], network: Network, model: nn.Module) -> Trained:
+    """Return what is trained on a model; each expert begins as it would alone."""
     keys, layout = trainer.model.keys, trainer.model.layout
     if trainer.initial is not None:
-        assert isinstance(trainer.network, AdapterNetwork), "the trainer refuses others"
+        assert isinstance(network, AdapterNetwork), "the trainer refuses others"
         file = LoRAFile.load(trainer.initial)
-        return AdapterSet.continued(file, model, keys=keys, network=trainer.network)
+        return AdapterSet.continued(file, model, keys=keys, network=network)
     generator = torch.Generator().manual_seed(trainer.seed)
-    return trainer.network.prepare(model, keys=keys, layout=layout, generator=generator)
+    return network.prepare(model, keys=keys, layout=layout, generator=generator)
+
+
+def _attached(
+    trainer: Trainer[Architecture], trained: Trained, models: Mapping[str, nn.Module]
+) -> AbstractContextManager[None]:
+    """Attach what is trained to the models that it is for."""
+    if isinstance(trained, ExpertAdapters):
+        return trained.attached(nn.ModuleDict(models))
+    own = [models[expert.name] for expert in trained_experts(trainer)]
+    return trained.attached(*own) if isinstance(trained, AdapterSet) else trained.attached(own[0])
+
+
+def _learners(trainer: Trainer[Architecture], trained: Trained, models: Mapping[str, nn.Module], use: Use) -> Learners:
+    learning = {expert.name for expert in trained_experts(trainer)}
+
+    def own(name: str) -> Trained | None:
+        if name not in learning:
+            return None
+        return trained.of(name) if isinstance(trained, ExpertAdapters) else trained
+
+    known = [expert for expert in trainer.model.experts if expert.name in models]
+    return Learners(
+        all=tuple(Learner(expert=one, model=models[one.name], trained=own(one.name)) for one in known), use=use
+    )
 
 
 def _teaching(trainer: Trainer[Architecture], trained: Trained) -> Teaching | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from musubi.optim.own_schedule import schedule_issue
 from musubi.optim.schedules import Constant, Schedule
 from musubi.training.about import About
 from musubi.training.ema import EMA
+from musubi.training.experts import BOTH, ExpertTraining, expert_issues, levels_of
 from musubi.training.files import name_issue
 from musubi.training.fitting import fit_context
 from musubi.training.full import full_issues, stored_issues
@@ -82,6 +83,7 @@ class Trainer(Spec, Generic[A_co]):
     about: About | None = None
     seed: int = field(default=0, check=count(0))
     network: Network = attrs.field(factory=LoRA)
+    experts: ExpertTraining | None = None
     initial: Path | None = attrs.field(default=None, converter=attrs.converters.optional(as_path))
     base_loras: tuple[LoRAUse, ...] = ()
     optimizer: Optimizer = attrs.field(factory=AdamW)
@@ -118,6 +120,7 @@ class Trainer(Spec, Generic[A_co]):
             yield taken
         if self.steps is not None and self.epochs is not None:
             yield Issue("epochs", f"is {self.epochs}, but steps says {self.steps}", "give one of the two")
+        yield from expert_issues(self)
         yield from self._sample_issues()
         yield from self._model_issues()
         yield from self._optimizer_issues()
@@ -134,6 +137,8 @@ class Trainer(Spec, Generic[A_co]):
             yield from (issue.under(f"samples[{i}]") for issue in _issues_of(partial(request.job, self.model)))
 
     def _model_issues(self) -> Iterable[Issue]:
+        for i, use in enumerate(self.base_loras):
+            yield from (issue.under(f"base_loras[{i}]") for issue in use.expert_issues(self.model.experts))
         caches = {"cache.model": self.cache} | ({"prior.cache.model": self.prior.cache} if self.prior else {})
         for path, cache in caches.items():
             if cache.model.name != self.model.name:
@@ -153,30 +158,43 @@ class Trainer(Spec, Generic[A_co]):
 
     @property
     def noise_levels(self) -> TimestepSampler:
-        """How noise levels are drawn: the trainer's own way, or the model's."""
-        return self.timesteps or self.model.timesteps
+        """How noise levels are drawn: the trainer's own way, or the model's; of one expert alone, its part of them."""
+        return levels_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.
 
         Raises:
-            ConfigError: A base LoRA lies in memory only.
+            ConfigError: A base LoRA, or a picture that a sample shows, lies in memory only.
         """
-        for use in self.base_loras:
-            use.to_dict()
+        for kept in (*self.base_loras, *self.samples):
+            kept.to_dict()
         return super().to_dict()
 
     def with_network(self, network: Network) -> Self:
         """Return a trainer of another network."""
         return self.replace(network=network)
 
+    def with_experts(
+        self,
+        train: str = BOTH,
+        *,
+        networks: Mapping[str, Network] | None = None,
+        rates: Mapping[str, float] | None = None,
+        shared_adapter: bool = False,
+    ) -> Self:
+        """Return a trainer of both experts of a model, or of one of them; see ``ExpertTraining``."""
+        experts = ExpertTraining(train=train, networks=networks or {}, rates=rates or {}, shared_adapter=shared_adapter)
+        return self.replace(experts=experts)
+
     def with_initial(self, path: Path | str) -> Self:
         """Return a trainer that goes on from the weights of a LoRA file, in its modules and ranks."""
         return self.replace(initial=path)
 
-    def with_base_lora(self, lora: LoRAFile | Path | str, *, weight: float = 1.0) -> Self:
-        """Return a trainer that merges one more LoRA into the base model before training starts."""
-        return self.replace(base_loras=(*self.base_loras, LoRAUse.of(lora, weight=weight, merge=True)))
+    def with_base_lora(self, lora: LoRAFile | Path | str, *, weight: float = 1.0, expert: str | None = None) -> Self:
+        """Return a trainer that merges one more LoRA into the base model, or one expert, before training starts."""
+        use = LoRAUse.of(lora, weight=weight, merge=True, expert=expert)
+        return self.replace(base_loras=(*self.base_loras, use))
 
     def with_optimizer(self, optimizer: Optimizer) -> Self:
         """Return a trainer with another optimiser."""

@@ -56,7 +56,7 @@ told = {"steps": steps, "reason": result.reason, "samples": [path.name for path 
 """
 
 
-def launch(folder: Path, trainer: Trainer[Toy], what: str = "run", *, processes: int = 2) -> list[dict[str, Any]]:
+def launch(folder: Path, trainer: Trainer[Any], what: str = "run", *, processes: int = 2) -> list[dict[str, Any]]:
     """Run a trainer on several processes and return what each of them tells."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "trainer.toml").write_text(trainer.to_toml(), encoding="utf-8")

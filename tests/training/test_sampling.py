@@ -3,21 +3,24 @@ from __future__ import annotations
 from typing import ClassVar
 
 import attrs
+import numpy as np
 import pytest
 import torch
 
-from musubi import CancelToken, Request, Trainer
+from musubi import CancelToken, ConfigError, Pipeline, Request, Trainer
 from musubi.architecture import Component
 from musubi.inference.denoising import Ready
 from musubi.inference.engine import SamplingCancelledError
 from musubi.inference.media import Image, Video
 from musubi.memory.policy import MemoryPolicy, Phase
-from musubi.testing.toy import Toy
+from musubi.testing.toy import Toy, ToyDenoiser
 from musubi.training.processes import Processes
 from musubi.training.sampling import Sampling
+from tests.inference.showing import Showing
 from tests.inference.watched import Watched
 
 CPU = torch.device("cpu")
+RED = np.full((8, 8, 3), (255, 0, 0), np.uint8)
 
 
 @attrs.frozen(kw_only=True)
@@ -40,10 +43,10 @@ def prepared(trainer: Trainer[Toy]) -> Sampling:
 
 
 def draw(
-    sampling: Sampling, cancel: CancelToken | None = None
+    sampling: Sampling, cancel: CancelToken | None = None, *, denoiser: ToyDenoiser | None = None
 ) -> tuple[tuple[Image | Video, ...], list[tuple[int, int]]]:
     """Return what is drawn with the bare model, and what was told on the way."""
-    denoiser = Toy().denoiser()
+    denoiser = denoiser or Toy().denoiser()
     model = denoiser.load(Toy().experts[0], device=CPU, dtype=torch.float32)
     told: list[tuple[int, int]] = []
     drawn = sampling.draw(
@@ -115,3 +118,37 @@ def test_a_cancelled_drawing_stops_at_once(trainer: Trainer[Toy]) -> None:
 
     with pytest.raises(SamplingCancelledError):
         draw(prepared(trainer.with_samples("one")), token)
+
+
+def test_pictures_to_look_at_are_encoded_before_the_model_is_there_and_freed(trainer: Trainer[Toy]) -> None:
+    showing = Showing(required=("image",))
+    asked = trainer.replace(model=showing).with_samples(
+        Request("one", image=RED, size=(32, 32)), Request("one", image=255 - RED, size=(32, 32))
+    )
+
+    sampling = prepared(asked)
+    seen = list(showing.alive.seen)
+    (red, blue), _ = draw(sampling, denoiser=showing.denoiser())
+
+    assert seen == [("text",), ("vae",)], "one after the other, for both samples together"
+    assert (red.to_numpy() != blue.to_numpy()).any()
+
+
+def test_a_sample_is_what_the_pipeline_draws_for_the_request(trainer: Trainer[Toy]) -> None:
+    showing = Showing()
+    request = Request("one", image=RED, size=(32, 32), frames=9, trim_tail=3)
+
+    (clip,), _ = draw(prepared(trainer.replace(model=showing).with_samples(request)), denoiser=showing.denoiser())
+
+    drawn = Pipeline(model=Showing(), device="cpu").draw(request)
+    assert (clip.to_numpy() == drawn.to_numpy()).all()
+
+
+def test_a_sample_without_the_picture_it_needs_is_refused_with_the_trainer(trainer: Trainer[Toy]) -> None:
+    with pytest.raises(ConfigError, match=r"samples\[0\]\.image: is missing"):
+        trainer.replace(model=Showing(required=("image",))).with_samples("one")
+
+
+def test_a_sample_whose_picture_lies_in_memory_cannot_be_written_down(trainer: Trainer[Toy]) -> None:
+    with pytest.raises(ConfigError, match="what lies in memory"):
+        trainer.replace(model=Showing()).with_samples(Request("one", image=RED)).to_dict()
