@@ -15,7 +15,7 @@ from musubi.memory.policy import MemoryPolicy
 if TYPE_CHECKING:
     import torch
 
-    from musubi.architecture import Architecture
+    from musubi.architecture import Architecture, Stage
 
 
 def component_bytes(
@@ -37,9 +37,15 @@ def component_bytes(
         return None
 
 
-def encoding(architecture: Architecture, policies: Sequence[MemoryPolicy]) -> list[Other]:
-    """Return what every stage of encoding needs: its components together, which are then freed."""
-    return [_stage(f"encoding {stage.name}", architecture, stage.components, policies) for stage in architecture.stages]
+def encoding(
+    architecture: Architecture, policies: Sequence[MemoryPolicy], stages: Sequence[Stage] | None = None
+) -> list[Other]:
+    """Return what every stage of encoding needs: its components together, which are then freed.
+
+    ``stages`` are the architecture's of caching unless others are given, as those of a generation.
+    """
+    wanted = architecture.stages if stages is None else stages
+    return [_stage(f"encoding {stage.name}", architecture, stage.components, policies) for stage in wanted]
 
 
 def decoder_bytes(architecture: Architecture, policies: Sequence[MemoryPolicy]) -> int | None:

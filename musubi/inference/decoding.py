@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from musubi.architecture import Architecture
+from musubi.inference.latents import Latents
 from musubi.inference.media import Image, Video
 from musubi.memory.components import loaded, policies_within
 from musubi.memory.policy import MemoryPolicy
@@ -35,6 +36,13 @@ def decode(architecture: Architecture, decoder: nn.Module, latents: Tensor) -> T
     """Return frames of shape (batch, frames, height, width, 3) in [0, 1]."""
     with torch.inference_mode():
         return architecture.codec().decode({DECODER: decoder}, latents)
+
+
+def decoded(architecture: Architecture, decoder: nn.Module, latents: Latents, *, device: torch.device) -> Image | Video:
+    """Return the picture or clip of latents, without the frames that are dropped from its end."""
+    frames = decode(architecture, decoder, latents.tensor[None].to(device))[0]
+    kept = frames[: len(frames) - latents.trim_tail]
+    return media(kept, fps=latents.fps or architecture.generation.fps, metadata=latents.metadata)
 
 
 def media(frames: Tensor, *, fps: float, metadata: Mapping[str, str]) -> Image | Video:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
 from musubi.core.control import CancelToken
 from musubi.core.events import Callback
 from musubi.inference.request import Request
+from musubi.inference.single_frame import SingleFrame
 from musubi.noise.guidance import Guidance
 
 if TYPE_CHECKING:
+    from musubi.inference.latents import Latents
     from musubi.inference.media import Image, Video
+    from musubi.inference.sources import Shown
 
 
 class Draws(ABC):
@@ -25,6 +28,16 @@ class Draws(ABC):
         self, request: Request, *, on: Iterable[Callback] = (), cancel: CancelToken | None = None
     ) -> Image | Video:
         """Return the picture or clip of a request."""
+
+    @abstractmethod
+    def draw_latents(
+        self, request: Request, *, on: Iterable[Callback] = (), cancel: CancelToken | None = None
+    ) -> Latents:
+        """Return the latents of a request, to be decoded later."""
+
+    @abstractmethod
+    def decode(self, latents: Latents, *, on: Iterable[Callback] = ()) -> Image | Video:
+        """Return the picture or clip of latents."""
 
     @overload
     def generate(
@@ -39,6 +52,13 @@ class Draws(ABC):
         negative: str | None = None,
         fps: float | None = None,
         fit: Literal["exact", "nearest"] = "exact",
+        image: Shown | None = None,
+        last: Shown | None = None,
+        control: Shown | Sequence[Shown] = (),
+        video: Shown | None = None,
+        strength: float = 0.8,
+        trim_tail: int = 0,
+        single_frame: SingleFrame | None = None,
         on: Iterable[Callback] = (),
         cancel: CancelToken | None = None,
     ) -> Image: ...
@@ -56,6 +76,13 @@ class Draws(ABC):
         negative: str | None = None,
         fps: float | None = None,
         fit: Literal["exact", "nearest"] = "exact",
+        image: Shown | None = None,
+        last: Shown | None = None,
+        control: Shown | Sequence[Shown] = (),
+        video: Shown | None = None,
+        strength: float = 0.8,
+        trim_tail: int = 0,
+        single_frame: SingleFrame | None = None,
         on: Iterable[Callback] = (),
         cancel: CancelToken | None = None,
     ) -> Image | Video: ...
@@ -72,6 +99,13 @@ class Draws(ABC):
         negative: str | None = None,
         fps: float | None = None,
         fit: Literal["exact", "nearest"] = "exact",
+        image: Shown | None = None,
+        last: Shown | None = None,
+        control: Shown | Sequence[Shown] = (),
+        video: Shown | None = None,
+        strength: float = 0.8,
+        trim_tail: int = 0,
+        single_frame: SingleFrame | None = None,
         on: Iterable[Callback] = (),
         cancel: CancelToken | None = None,
     ) -> Image | Video:
@@ -87,6 +121,13 @@ class Draws(ABC):
             negative: What not to show.
             fps: Frames a second of a clip.
             fit: Whether to refuse a size or number of frames that the model cannot make, or take the nearest.
+            image: The first picture of the clip: a path, a Pillow image, or pixels.
+            last: The last picture of the clip.
+            control: Pictures, or a clip, to follow.
+            video: A clip to change, with as many frames or more.
+            strength: How much of ``video`` is drawn anew, above 0 and at most 1.
+            trim_tail: How many frames at the end of a clip to drop.
+            single_frame: Where in time a single picture lies, and those in ``control``.
             on: Hear ``Progress``.
             cancel: Stop between steps, from any thread.
 
@@ -105,5 +146,12 @@ class Draws(ABC):
             negative=negative,
             fps=fps,
             fit=fit,
+            image=image,
+            last=last,
+            control=control,
+            video=video,
+            strength=strength,
+            trim_tail=trim_tail,
+            single_frame=single_frame,
         )
         return self.draw(request, on=on, cancel=cancel)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from torch import Tensor, device, dtype
 
 from musubi.architecture import Architecture
 from musubi.core.control import CancelToken
 from musubi.inference.denoising import Ready
-from musubi.inference.engine import draw_noise, sample_latents
+from musubi.inference.engine import Start, draw_noise, sample_latents
 from musubi.inference.prompts import Prompts
 from musubi.inference.request import Job
 from musubi.noise.samplers import OnStep, Sampler
+
+_START, _POSITIONS = "latents", "f_indices"
+"""What ``Codec.ask`` calls the latents of a clip that is changed, and the places in time of single pictures."""
 
 
 def draw_job(
@@ -19,31 +25,53 @@ def draw_job(
     prompts: Prompts,
     job: Job,
     *,
+    given: Mapping[str, Tensor] = MappingProxyType({}),
     sampler: Sampler | None,
     device: device,
     dtype: dtype,
     on_step: OnStep | None = None,
     cancel: CancelToken | None = None,
 ) -> Tensor:
-    """Return the latents of a job, shape (1, channels, frames, height, width); its texts are among ``prompts``."""
-    shape = model.geometry.latent_shape(job.size, job.frames)
-    conditions = [prompts.conditions(loaded.denoiser, [text], device=device) for text in job.texts]
-    return sample_latents(
+    """Return the latents of a job, shape (1, channels, frames, height, width); its texts are among ``prompts``.
+
+    ``given`` is what ``Codec.ask`` made of its pictures and clips.
+    """
+    shape = _shape(model, job, given)
+    extra = {name: tensor for name, tensor in given.items() if name != _START}
+    conditions = [prompts.conditions(loaded.denoiser, [text], device=device, extra=extra) for text in job.texts]
+    latents = sample_latents(
         loaded.denoiser,
-        loaded.model,
+        loaded.at,
         draw_noise(shape, [job.seed]),
         positive=conditions[0],
         negative=conditions[1] if len(conditions) > 1 else None,
-        sampler=_sampler(sampler or model.sampler, job),
+        sampler=_sampler(sampler or model.sampler_for(job.size), job),
         guidance=job.guidance,
         steps=job.steps,
         tokens=model.geometry.tokens(shape),
         device=device,
         dtype=dtype,
-        adapters=loaded.adapters,
+        experts=model.experts,
+        blocks=model.layout.blocks,
+        start=Start(latents=given[_START][None], strength=job.strength) if _START in given else None,
         on_step=on_step,
         cancel=cancel,
     )
+    return _kept(job.model(model), given, latents)
+
+
+def _shape(model: Architecture, job: Job, given: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
+    """Return the shape of the latents; beside a single picture lie those it is made from."""
+    channels, frames, height, width = model.geometry.latent_shape(job.size, job.frames)
+    return channels, len(given[_POSITIONS]) if _POSITIONS in given else frames, height, width
+
+
+def _kept(model: Architecture, given: Mapping[str, Tensor], latents: Tensor) -> Tensor:
+    """Return all frames, or of a single picture's latents its own."""
+    if model.target_position is None or _POSITIONS not in given:
+        return latents
+    slot = given[_POSITIONS].tolist().index(model.target_position)
+    return latents[:, :, slot : slot + 1]
 
 
 def _sampler(sampler: Sampler, job: Job) -> Sampler:

@@ -23,6 +23,7 @@ from musubi.memory.policy import MemoryPolicy, arrange
 from musubi.noise.samplers import Sampler
 
 if TYPE_CHECKING:
+    from musubi.inference.latents import Latents
     from musubi.inference.media import Image, Video
     from musubi.inference.session import Session
     from musubi.memory.hardware import Hardware
@@ -55,18 +56,24 @@ class Pipeline(Spec, Draws, Generic[A_co]):
     device: str | None = None
 
     def problems(self) -> Iterable[Issue]:
-        """Yield what is wrong with the memory policies for this model."""
+        """Yield what is wrong with the memory policies and the LoRAs for this model."""
+        for index, use in enumerate(self.loras):
+            yield from (issue.under(f"loras[{index}]") for issue in use.expert_issues(self.model.experts))
         try:
             arrange(self.memory, fit_context(self.model, self.memory))
         except ConfigError as error:
             yield from error.issues
 
-    def with_lora(self, lora: LoRAFile | Path | str, weight: float = 1.0, *, merge: bool = False) -> Self:
+    def with_lora(
+        self, lora: LoRAFile | Path | str, weight: float = 1.0, *, merge: bool = False, expert: str | None = None
+    ) -> Self:
         """Return a pipeline with one more LoRA, a file or ``result.lora``.
 
         Attached, a LoRA leaves the base weights as they are; with ``merge`` it is added to them while loading.
+        ``expert`` is the one that it is for where a model has several, e.g. ``high``: None is what the file says, and
+        all of them if it says nothing.
         """
-        return self.replace(loras=(*self.loras, LoRAUse.of(lora, weight=weight, merge=merge)))
+        return self.replace(loras=(*self.loras, LoRAUse.of(lora, weight=weight, merge=merge, expert=expert)))
 
     def with_memory(self, *policies: MemoryPolicy) -> Self:
         """Return a pipeline with these memory policies instead of its present ones."""
@@ -85,6 +92,33 @@ class Pipeline(Spec, Draws, Generic[A_co]):
         request.job(self.model)
         with Session(self, keep=False) as session:
             return session.draw(request, on=on, cancel=cancel)
+
+    def draw_latents(
+        self, request: Request, *, on: Iterable[Callback] = (), cancel: CancelToken | None = None
+    ) -> Latents:
+        """Return the latents of a request, to be saved and decoded later, with another pipeline of the model as well.
+
+        Example:
+            >>> pipeline.draw_latents(request).save("fox.safetensors")  # doctest: +SKIP
+            >>> pipeline.decode(Latents.load("fox.safetensors")).save("fox.mp4")  # doctest: +SKIP
+        """
+        from musubi.inference.session import Session
+
+        request.job(self.model)
+        with Session(self, keep=False) as session:
+            return session.draw_latents(request, on=on, cancel=cancel)
+
+    def decode(self, latents: Latents, *, on: Iterable[Callback] = ()) -> Image | Video:
+        """Return the picture or clip of latents; nothing but the decoder is loaded.
+
+        Raises:
+            ConfigError: The latents are another model's.
+            WeightsError: The decoder cannot be read.
+        """
+        from musubi.inference.session import Session
+
+        with Session(self.replace(loras=()), keep=False) as session:
+            return session.decode(latents, on=on)
 
     def open(self, *, prompts: Iterable[str] = ()) -> Session[A_co]:
         """Return a context manager whose ``generate`` keeps the models loaded between calls.
@@ -121,7 +155,7 @@ class Pipeline(Spec, Draws, Generic[A_co]):
         """
         from musubi.inference.planning import plan
 
-        return plan(self, Request("", size=size, frames=frames).job(self.model), hardware=hardware)
+        return plan(self, Request("", size=size, frames=frames).job(self.model, planned=True), hardware=hardware)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.

@@ -38,13 +38,17 @@ def plan(pipeline: Pipeline[Architecture], job: Job, *, hardware: Hardware | str
     model, device = pipeline.model, pick_device(pipeline.device)
     card = as_hardware(hardware, device)
     subject = _subject(pipeline, job, card, device)
+    stages = [stage for stage in model.stages if stage.reads == ("caption",)]
+    placed = job.model(model)
+    left_out = set(placed.request_roles.optional) - set(job.given.sources)
+    stages += [stage for stage in placed.request_stages if stage.name not in left_out]
 
     def others(policies: Sequence[MemoryPolicy]) -> Sequence[Other]:
         decoder = decoder_bytes(model, policies)
         told = (
             f"weights of {size(decoder)} in float32; what it works on comes on top" if decoder else "not on this disk"
         )
-        return [*encoding(model, policies)[1:], Other(name="decoding", device=decoder or 0, what=told)]
+        return [*encoding(model, policies, stages), Other(name="decoding", device=decoder or 0, what=told)]
 
     name = str(subject.dtype).removeprefix("torch.")
     return plan_of(
@@ -53,8 +57,20 @@ def plan(pipeline: Pipeline[Architecture], job: Job, *, hardware: Hardware | str
         title=f"{model.title}, generation, {name}, {job.steps} steps",
         hardware=card,
         others=others,
-        base=PROGRAM,
+        base=PROGRAM + waiting(subject, len(model.experts), pipeline.memory),
     )
+
+
+def waiting(subject: Subject, experts: int, policies: Sequence[MemoryPolicy]) -> int:
+    """Return about how many bytes of host memory so many experts take that wait for their turn; 0 for a single one.
+
+    A policy that changes weights, or a file that is quantised, counts as a byte for each number.
+    """
+    if experts == 1:
+        return 0
+    narrow = bool(subject.stored) or any(policy.changes_weights for policy in policies)
+    width = 1 if narrow else subject.dtype.itemsize
+    return experts * width * sum(parameter.numel() for parameter in subject.model.parameters())
 
 
 def settled(pipeline: Pipeline[Architecture], job: Job, device: torch.device) -> tuple[MemoryPolicy, ...]:

@@ -13,6 +13,7 @@ from musubi.core.errors import ConfigError, Issue
 from musubi.core.fields import accepting, at_least, count, did_you_mean, field, optional, positive
 from musubi.core.spec import Spec
 from musubi.inference.request import Request
+from musubi.inference.single_frame import SingleFrame
 
 _SEPARATOR = " --"
 _CLOSED = "a prompt with two dashes after a blank goes into a .toml or .json file"
@@ -91,7 +92,8 @@ class PromptLine(Spec):
         """Return what the line asks for.
 
         Raises:
-            ConfigError: It has one side of a size only, or something that generating here cannot do yet.
+            ConfigError: It has one side of a size only, something that does not go together, or something that
+                generating here cannot do yet.
         """
         issues = list(self._beyond())
         if issues:
@@ -105,6 +107,10 @@ class PromptLine(Spec):
             "shift": self.discrete_flow_shift,
             "negative": self.negative_prompt,
             "seed": self.seed,
+            "image": self.image_path,
+            "last": self.end_image_path,
+            "control": self.control_image_path or self.control_video_path,
+            "single_frame": None if self.one_frame is None else SingleFrame.parse(self.one_frame),
         }
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
         return Request(self.prompt, **given)
@@ -116,9 +122,20 @@ class PromptLine(Spec):
         if self.guidance_scale is not None:
             hint = "for classifier-free guidance it is cfg_scale, on a line --l"
             yield Issue("guidance_scale", "guidance as an input of the model cannot be asked for yet", hint)
-        for name in ("image_path", "end_image_path", "control_video_path", "control_image_path", "one_frame"):
-            if getattr(self, name):
-                yield Issue(name, "pictures and clips as conditions cannot be asked for yet", "leave this prompt out")
+        if self.control_video_path and self.control_image_path:
+            yield Issue("control_video_path", "goes not together with control_image_path", "keep one of them")
+        if self.one_frame is not None:
+            yield from self._single_frame_issues(self.one_frame)
+
+    def _single_frame_issues(self, text: str) -> Iterator[Issue]:
+        try:
+            wanted = len(SingleFrame.parse(text).controls)
+        except ConfigError as error:
+            yield from (Issue("one_frame", f"{issue.path}: {issue.message}", issue.hint) for issue in error.issues)
+            return
+        given = len(self.control_image_path)
+        if given != wanted:
+            yield Issue("one_frame", f"places {wanted} control pictures, {given} are given", "give a place for each")
 
 
 def _words(text: str) -> str:

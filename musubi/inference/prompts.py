@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TypeVar
 
 import attrs
@@ -24,9 +25,19 @@ class Prompts:
 
     tensors: Mapping[str, Mapping[str, Tensor]]
 
-    def conditions(self, denoiser: Denoiser[C], texts: Sequence[str], *, device: torch.device) -> C:
-        """Return the conditions of a batch with one text for each item; every text was encoded before."""
-        batch = collate([self.tensors[text] for text in texts], items=texts, bucket="prompts")
+    def conditions(
+        self,
+        denoiser: Denoiser[C],
+        texts: Sequence[str],
+        *,
+        device: torch.device,
+        extra: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> C:
+        """Return the conditions of a batch with one text for each item; every text was encoded before.
+
+        ``extra`` are tensors of all items beside the texts', without a batch dimension.
+        """
+        batch = collate([{**self.tensors[text], **extra} for text in texts], items=texts, bucket="prompts")
         return denoiser.conditions(batch.to(str(device)))
 
     def missing(self, texts: Iterable[str]) -> tuple[str, ...]:

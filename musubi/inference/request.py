@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 import attrs
 
 from musubi.architecture import Architecture, Geometry, Size
 from musubi.core.errors import ConfigError, Issue
-from musubi.core.fields import at_least, count, field, one_of, optional, positive
+from musubi.core.fields import accepting, at_least, count, field, one_of, optional, positive
 from musubi.core.spec import Spec
+from musubi.inference.given import Given
+from musubi.inference.single_frame import SingleFrame
+from musubi.inference.sources import Source, as_source, as_sources
 from musubi.noise.guidance import ClassifierFree, Guidance
+
+_FROM_FILE: Mapping[str, Any] = MappingProxyType(accepting(Path | None))
+_IN_MEMORY = "what lies in memory cannot be written into a configuration"
+
+
+def _strength(value: object) -> str | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    return None if good else f"must be a number above 0 and at most 1, got {value!r}"
 
 
 @attrs.frozen
@@ -23,6 +36,12 @@ class Request(Spec):
     or any other rule. ``shift`` takes the place of the sampler's own: above 1 more steps are spent at high noise. A
     ``seed`` of None draws one, which the result's metadata tells. A size or a number of frames that the model cannot
     make is refused, or rounded with ``fit="nearest"``.
+
+    What a model can look at beside the prompt: ``image``, the first picture of a clip, ``last``, its last one,
+    ``control``, pictures or a clip to follow, and ``video``, a clip that is changed: noise takes the place of
+    ``strength`` of it (1.0: of all). Each is a path, a Pillow image, or frames as an array; of clips as many frames are
+    read as the result has. The size is what ``size`` says, whatever theirs is: they are scaled to cover it and cropped.
+    ``single_frame`` says where in time a single picture lies. ``trim_tail`` frames at the end of a clip are dropped.
 
     Example:
         >>> from musubi.inference.request import Request
@@ -40,39 +59,90 @@ class Request(Spec):
     fps: float | None = field(default=None, check=optional(positive), kw_only=True)
     seed: int | None = field(default=0, check=optional(count(0)), kw_only=True)
     fit: Literal["exact", "nearest"] = field(default="exact", check=one_of("exact", "nearest"), kw_only=True)
+    image: Source | None = attrs.field(default=None, converter=as_source, metadata=_FROM_FILE, kw_only=True)
+    last: Source | None = attrs.field(default=None, converter=as_source, metadata=_FROM_FILE, kw_only=True)
+    control: tuple[Source, ...] = attrs.field(
+        default=(), converter=as_sources, metadata=accepting(Path | tuple[Path, ...]), kw_only=True
+    )
+    video: Source | None = attrs.field(default=None, converter=as_source, metadata=_FROM_FILE, kw_only=True)
+    strength: float = field(default=0.8, check=_strength, kw_only=True)
+    trim_tail: int = field(default=0, check=count(0), kw_only=True)
+    single_frame: SingleFrame | None = attrs.field(default=None, kw_only=True)
 
     def problems(self) -> Iterable[Issue]:
-        """Yield what is wrong with the guidance and the size."""
+        """Yield what is wrong with the guidance, the size, and a single frame."""
         problem = None if self.guidance is None or isinstance(self.guidance, Guidance) else at_least(0)(self.guidance)
         if problem is not None:
             yield Issue("guidance", problem)
         if self.size is not None and min(self.size) < 1:
             yield Issue("size", f"must be two whole numbers of at least 1, got {self.size!r}")
+        if self.single_frame is not None:
+            given, wanted = len(self.control), len(self.single_frame.controls)
+            if given != wanted:
+                yield Issue("control", f"has {given} pictures, single_frame places for {wanted}", "give one for each")
 
-    def job(self, model: Architecture) -> Job:
+    @property
+    def given(self) -> Given:
+        """The pictures and clips for the model to look at."""
+        return Given(image=self.image, last=self.last, control=self.control, video=self.video)
+
+    def job(self, model: Architecture, *, planned: bool = False) -> Job:
         """Return the request with nothing left open.
 
+        Args:
+            model: What is to make it.
+            planned: Only its need is asked for: pictures and clips may be missing.
+
         Raises:
-            ConfigError: The model cannot make this size or number of frames; every problem is listed.
+            ConfigError: The model cannot make this size or number of frames, lacks a picture or clip, or has no use for
+                one; every problem is listed.
         """
-        usual, geometry = model.generation, model.geometry
-        size, frames = self.size or usual.size, self.frames or usual.frames
+        model = _placed(model, self.single_frame)
+        usual, geometry, single = model.generation, model.geometry, model.target_position is not None
+        size, frames = self.size or usual.size, self.frames or (1 if single else usual.frames)
         if self.fit == "nearest":
             size, frames = nearest_size(geometry, size), nearest_frames(geometry, frames)
-        issues = [*geometry.size_issues(size), *geometry.frame_issues(frames)]
+        issues = [_with_way_out(issue) for issue in (*geometry.size_issues(size), *geometry.frame_issues(frames))]
+        if single and frames != 1:
+            issues.append(Issue("frames", f"must be 1, the single picture, got {frames}", "leave it out"))
+        if self.trim_tail >= frames:
+            issues.append(Issue("trim_tail", f"drops {self.trim_tail} of {frames} frames", "keep at least one"))
+        steps = self.steps or usual.steps
+        if self.video is not None and int(steps * self.strength) < 1:
+            issues.append(Issue("strength", f"{self.strength:g} of {steps} steps is none", "ask for more steps"))
+        rule = _rule(usual.guidance if self.guidance is None else self.guidance)
+        known = rule.misfits(experts=[expert.name for expert in model.experts], blocks=model.layout.count)
+        issues += [issue.under("guidance") for issue in known]
+        if not planned:
+            issues += self.given.issues(model.request_roles, model.title)
         if issues:
-            raise ConfigError("request", [_with_way_out(issue) for issue in issues])
+            raise ConfigError("request", issues)
         return Job(
             prompt=self.prompt,
             negative=usual.negative if self.negative is None else self.negative,
             size=size,
             frames=frames,
-            steps=self.steps or usual.steps,
-            guidance=_rule(usual.guidance if self.guidance is None else self.guidance),
+            steps=steps,
+            guidance=rule,
             shift=self.shift,
             fps=self.fps or usual.fps,
             seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            given=self.given,
+            strength=self.strength,
+            trim_tail=self.trim_tail,
+            single_frame=self.single_frame,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values.
+
+        Raises:
+            ConfigError: A picture or clip lies in memory only.
+        """
+        held = [Issue(role, _IN_MEMORY, "save it, and give its path") for role in self.given.in_memory]
+        if held:
+            raise ConfigError("Request", held)
+        return super().to_dict()
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +158,19 @@ class Job:
     shift: float | None = None
     fps: float
     seed: int
+    given: Given = attrs.field(factory=Given)
+    strength: float = 1.0
+    trim_tail: int = 0
+    single_frame: SingleFrame | None = None
+
+    def model(self, model: Architecture) -> Architecture:
+        """Return the model this is a job for, its single picture at the place that the job says."""
+        return _placed(model, self.single_frame)
+
+    @property
+    def steps_taken(self) -> int:
+        """How many steps are taken: of a clip that is changed, the last ones."""
+        return self.steps if self.given.video is None else int(self.steps * self.strength)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -102,6 +185,13 @@ class Job:
         facts["guidance"] = f"{getattr(self.guidance, 'scale', self.guidance.kind)}"
         if self.shift is not None:
             facts["shift"] = f"{self.shift:g}"
+        facts |= self.given.metadata
+        if self.given.video is not None:
+            facts["strength"] = f"{self.strength:g}"
+        if self.trim_tail:
+            facts["trim_tail"] = f"{self.trim_tail}"
+        if self.single_frame is not None:
+            facts["single_frame"] = f"{self.single_frame}"
         return {**facts, "negative_prompt": self.negative} if self.guidance.uses_negative else facts
 
 
@@ -115,6 +205,10 @@ def nearest_size(geometry: Geometry, size: Size) -> Size:
 def nearest_frames(geometry: Geometry, frames: int) -> int:
     """Return the legal number of frames nearest to ``frames``."""
     return 1 + geometry.frame_step * round((frames - 1) / geometry.frame_step) if geometry.video else 1
+
+
+def _placed(model: Architecture, places: SingleFrame | None) -> Architecture:
+    return model if places is None else model.at_positions(places.target, places.controls)
 
 
 def _rule(guidance: float | Guidance) -> Guidance:

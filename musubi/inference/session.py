@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Generic, Self
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from musubi.architecture import Architecture
+from musubi.architecture import Architecture, Asked
 from musubi.core.control import CancelToken
 from musubi.core.events import Callback, Progress
-from musubi.inference.decoding import decode, media, opened_decoder
+from musubi.inference.asking import Conditions, ask, digest, read_given
+from musubi.inference.decoding import decoded, opened_decoder
 from musubi.inference.denoising import Ready, ready
 from musubi.inference.drawing import Draws
 from musubi.inference.fitting import arranged
 from musubi.inference.jobs import draw_job
+from musubi.inference.latents import Latents, check_latents
 from musubi.inference.media import Image, Video
 from musubi.inference.planning import settled
 from musubi.inference.prompts import Prompts, encode_prompts
@@ -46,6 +48,7 @@ class Session(Draws, Generic[A_co]):
         self._loras = tuple((use, use.file()) for use in pipeline.loras)
         self._ahead = tuple(prompts)
         self._prompts = Prompts({})
+        self._shown: tuple[str, Conditions] | None = None
         self._stack, self._decoding = ExitStack(), ExitStack()
         self._policies: tuple[MemoryPolicy, ...] = ()
         self._ready: Ready | None = None
@@ -72,21 +75,61 @@ class Session(Draws, Generic[A_co]):
         Raises:
             ConfigError: The model cannot make this size or number of frames.
             WeightsError: A checkpoint cannot be read or does not fit.
+            DataError: A picture or clip of the request cannot be read.
             SamplingCancelledError: ``cancel`` was set.
         """
+        callbacks = tuple(on)
+        return self.decode(self.draw_latents(request, on=callbacks, cancel=cancel), on=callbacks)
+
+    def draw_latents(
+        self, request: Request, *, on: Iterable[Callback] = (), cancel: CancelToken | None = None
+    ) -> Latents:
+        """Return the latents of a request, to be saved and decoded later; raises what ``draw`` does."""
         job, callbacks = request.job(self._pipeline.model), tuple(on)
         if self._ready is None:  # before the first weight is loaded, of whichever model
             self._policies = self._fitting(job)
-        self._encode(job)
+        given = self._encode(job)
         _tell(callbacks, "encoding", 1, 1)
-        latents = self._sample(job, callbacks, cancel)
+        latents = self._sample(job, given, callbacks, cancel)
         if not self._keep:
             self._free_denoiser()
-        frames = self._decode(latents)
-        _tell(callbacks, "decoding", 1, 1)
-        return media(frames[0], fps=job.fps, metadata=self._facts(job))
+        return Latents(tensor=latents, fps=job.fps, trim_tail=job.trim_tail, metadata=self._facts(job))
 
-    def _encode(self, job: Job) -> None:
+    def decode(self, latents: Latents, *, on: Iterable[Callback] = ()) -> Image | Video:
+        """Return the picture or clip of latents, of this session or from a file; callbacks hear ``Progress``.
+
+        Raises:
+            ConfigError: The latents are another model's.
+            WeightsError: The decoder cannot be read.
+        """
+        pipeline = self._pipeline
+        check_latents(latents, pipeline.model)
+        if self._decoder is None:
+            opened = opened_decoder(pipeline.model, policies=pipeline.memory, device=self._device)
+            self._decoder = self._decoding.enter_context(opened)
+        drawn = decoded(pipeline.model, self._decoder, latents, device=self._device)
+        if not self._keep:
+            self._free_decoder()
+        _tell(tuple(on), "decoding", 1, 1)
+        return drawn
+
+    def _encode(self, job: Job) -> Conditions:
+        """Encode the texts not met before and what the job shows, and return what the latter comes to."""
+        asked = read_given(job) if job.given.sources else None
+        self._encode_texts(job)
+        return {} if asked is None else self._ask(job, asked)
+
+    def _ask(self, job: Job, asked: Asked) -> Conditions:
+        """Return what a job shows as conditions; those of the last one are kept for a job that shows the same."""
+        pipeline, content = self._pipeline, digest(job, asked)
+        if self._shown is None or self._shown[0] != content:
+            (given,) = ask(
+                pipeline.model, [job], [asked], policies=pipeline.memory, device=self._device, dtype=self._dtype
+            )
+            self._shown = (content, given)
+        return self._shown[1]
+
+    def _encode_texts(self, job: Job) -> None:
         wanted = self._prompts.missing((*job.texts, *self._ahead))
         if wanted:
             pipeline = self._pipeline
@@ -95,16 +138,19 @@ class Session(Draws, Generic[A_co]):
             )
             self._prompts = self._prompts.plus(found)
 
-    def _sample(self, job: Job, callbacks: tuple[Callback, ...], cancel: CancelToken | None) -> Tensor:
+    def _sample(
+        self, job: Job, given: Conditions, callbacks: tuple[Callback, ...], cancel: CancelToken | None
+    ) -> Tensor:
         return draw_job(
             self._pipeline.model,
             self._denoiser(),
             self._prompts,
             job,
+            given=given,
             sampler=self._pipeline.sampler,
             device=self._device,
             dtype=self._dtype,
-            on_step=lambda done, _: _tell(callbacks, "sampling", done, job.steps),
+            on_step=lambda done, _: _tell(callbacks, "sampling", done, job.steps_taken),
             cancel=cancel,
         )
 
@@ -136,16 +182,6 @@ class Session(Draws, Generic[A_co]):
         self._ready = None
         self._stack.close()
         release(self._device)
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        pipeline = self._pipeline
-        if self._decoder is None:
-            opened = opened_decoder(pipeline.model, policies=pipeline.memory, device=self._device)
-            self._decoder = self._decoding.enter_context(opened)
-        frames = decode(pipeline.model, self._decoder, latents)
-        if not self._keep:
-            self._free_decoder()
-        return frames
 
     def _free_decoder(self) -> None:
         self._decoder = None

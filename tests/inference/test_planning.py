@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from musubi import BlockSwap, Int8Scaled, Memory
+from musubi import BlockSwap, Int8Scaled, Memory, Pipeline
 from musubi.architectures.wan.api import WanPipeline
 from musubi.architectures.wan.spec import Wan
 from musubi.inference.planning import plan, settled
 from musubi.inference.request import Request
 from musubi.memory.quantise import FP8Scaled
+from tests.inference.showing import Showing
 
 
 def test_longer_clips_need_more_and_quantised_weights_less(wan: Wan) -> None:
@@ -52,3 +53,17 @@ def test_a_plan_for_a_card_tells_times_and_other_moments(wan: Wan) -> None:
     assert [other.name for other in told.others] == ["encoding text", "decoding"]
     assert all(other.device > 0 for other in told.others)
     assert "followed through a pass" in told.assumptions[0]
+
+
+def test_what_a_generation_looks_at_is_planned_with_its_texts() -> None:
+    plan = Pipeline(model=Showing(required=("image",)), device="cpu").plan(size=(64, 64), frames=1)
+
+    assert [other.name for other in plan.others] == ["encoding text", "encoding image", "decoding"]
+
+
+def test_a_control_clip_is_planned_where_it_is_given() -> None:
+    pipeline = Pipeline(model=Showing(), device="cpu")
+
+    told = plan(pipeline, Request("", size=(64, 64), frames=1, control="moves.mp4").job(pipeline.model))
+
+    assert [other.name for other in told.others] == ["encoding text", "encoding control", "decoding"]

@@ -40,13 +40,13 @@ def test_lines_are_prompts_and_comments_are_passed_over(folder: Path) -> None:
 
 
 def test_every_problem_of_a_file_is_told_with_its_line(folder: Path) -> None:
-    text = "a fox --s ten\n\nfine\nb --unknown 3 --w 10\nc --w 10\nd --i x.png"
+    text = "a fox --s ten\n\nfine\nb --unknown 3 --w 10\nc --w 10\nd --g 2"
 
     assert paths(write(folder / "prompts.txt", text)) == [
         "line 1 --s",
         "line 4 --unknown",
         "line 5 --w",
-        "line 6 --i",
+        "line 6 --g",
     ]
 
 
@@ -88,11 +88,22 @@ def test_a_json_list_mixes_lines_and_tables(folder: Path) -> None:
     assert read_prompts(write(folder / "prompts.json", text)) == (Request("x", seed=5), Request("y", steps=3))
 
 
-def test_conditions_can_be_read_although_they_cannot_be_asked_for(folder: Path) -> None:
+def test_pictures_that_a_line_shows_are_the_requests(folder: Path) -> None:
     file = write(folder / "prompts.txt", "edit it --ci a.png --ci b.png")
 
     assert read_prompt_lines(file) == (PromptLine("edit it", control_image_path=("a.png", "b.png")),)
-    assert paths(file) == ["line 1 --ci"]
+    assert read_prompts(file) == (Request("edit it", control=["a.png", "b.png"]),)
+
+
+def test_guidance_as_an_input_can_be_read_although_it_cannot_be_asked_for(folder: Path) -> None:
+    file = write(folder / "prompts.txt", "a fox --g 6")
+
+    assert read_prompt_lines(file) == (PromptLine("a fox", guidance_scale=6.0),)
+    assert paths(file) == ["line 1 --g"]
+
+
+def test_places_in_time_that_make_no_sense_are_told_with_their_line(folder: Path) -> None:
+    assert paths(write(folder / "prompts.txt", "a\nb --ci a.png --of target_index=x")) == ["line 2 --of"]
 
 
 @pytest.mark.parametrize(

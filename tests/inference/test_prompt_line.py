@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from musubi.core.errors import ConfigError
 from musubi.inference.prompt_line import PromptLine, option_of
 from musubi.inference.request import Request
+from musubi.inference.single_frame import SingleFrame
 
 EVERYTHING = (
     "a fox --w 832 --h 480 --f 81 --d 7 --s 20 --g 6 --fs 14.5 --l 5.0 --n grey, blurred"
@@ -103,11 +104,36 @@ def test_dashes_within_a_prompt_are_refused_with_the_way_out() -> None:
         PromptLine.parse("a fox -- and a hare")
 
 
-def test_what_generating_cannot_do_yet_is_refused_plainly() -> None:
+def refused(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        PromptLine.parse(EVERYTHING).request()
+        PromptLine.parse(text).request()
+    return [option_of(issue.path) for issue in caught.value.issues]
 
-    assert [option_of(issue.path) for issue in caught.value.issues] == ["--g", "--i", "--ei", "--cn", "--ci", "--of"]
+
+def test_pictures_and_clips_are_what_a_request_shows() -> None:
+    line = "a fox --i a.png --ei b.png --ci d e.png --ci f.png --of target_index=1,control_index=0;2"
+
+    assert PromptLine.parse(line).request() == Request(
+        "a fox",
+        image="a.png",
+        last="b.png",
+        control=["d e.png", "f.png"],
+        single_frame=SingleFrame(target=1, controls=(0, 2)),
+    )
+    assert PromptLine.parse("a fox --cn c.mp4").request() == Request("a fox", control="c.mp4")
+
+
+def test_what_generating_cannot_do_yet_is_refused_plainly() -> None:
+    assert refused("a fox --g 6 --l 5") == ["--g"]
+
+
+def test_control_pictures_and_a_control_clip_do_not_go_together() -> None:
+    assert refused("a fox --cn c.mp4 --ci d.png") == ["--cn"]
+
+
+@pytest.mark.parametrize("places", ["target_index=x", "no_2x", "target_index=1,control_index=1", "control_index=0;2"])
+def test_places_in_time_that_make_no_sense_are_refused(places: str) -> None:
+    assert set(refused(f"a fox --ci d.png --of {places}")) == {"--of"}
 
 
 def test_a_single_control_picture_may_stand_without_a_list() -> None:

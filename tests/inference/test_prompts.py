@@ -8,6 +8,7 @@ from musubi.memory.block_swap import BlockSwap
 from musubi.memory.encoders import TextEncoderMemory
 from musubi.memory.quantise import Int8Scaled
 from musubi.testing.toy import Toy
+from tests.inference.showing import Showing
 
 CPU = torch.device("cpu")
 INT8 = TextEncoderMemory(policies=(Int8Scaled(),))
@@ -61,3 +62,13 @@ def test_encoded_texts_can_be_used_in_training() -> None:
     prompts = encode_prompts(Toy(), ["a bird"], device=CPU, dtype=torch.float32)
 
     assert not any(tensor.is_inference() for tensor in prompts.tensors["a bird"].values())
+
+
+def test_extra_tensors_are_in_the_conditions_of_every_text() -> None:
+    toy, prompts = Showing(), encode_prompts(Toy(), ["a bird", ""], device=CPU, dtype=torch.float32)
+    colours = {"colours": torch.tensor([0.0, 1.0, 0.0])}
+
+    shown = prompts.conditions(toy.denoiser(), ["a bird", ""], device=CPU, extra=colours)
+
+    bare = prompts.conditions(toy.denoiser(), ["a bird", ""], device=CPU)
+    assert torch.equal(shown.text[:, 1], bare.text[:, 1] + 5)

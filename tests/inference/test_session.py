@@ -12,11 +12,14 @@ from PIL import Image as Pillow
 from musubi.architectures.wan.api import WanPipeline
 from musubi.architectures.wan.spec import Wan
 from musubi.core.control import CancelToken
-from musubi.core.errors import WeightsError
+from musubi.core.errors import DataError, WeightsError
 from musubi.core.events import Event, Progress
 from musubi.inference.engine import SamplingCancelledError
+from musubi.inference.latents import Latents
 from musubi.inference.media import Image, Video
 from musubi.inference.pipeline import Pipeline
+from musubi.inference.request import Request
+from musubi.inference.single_frame import SingleFrame
 from musubi.memory.block_swap import BlockSwap
 from musubi.memory.device import pick_device, pick_dtype
 from musubi.memory.encoders import TextEncoderMemory
@@ -24,9 +27,11 @@ from musubi.memory.quantise import FP8Scaled, Int8Scaled
 from musubi.memory.vae import VAETiling
 from musubi.networks.file import LoRAFile
 from musubi.testing.toy import Toy
+from tests.inference.showing import Showing
 from tests.inference.watched import Watched
 
 TOY = Pipeline(model=Toy(), device="cpu")
+RED = np.full((8, 8, 3), (255, 0, 0), np.uint8)
 
 
 def difference(one: Image | Video, other: Image | Video) -> int:
@@ -211,3 +216,86 @@ def test_wan_without_guidance_ignores_the_negative_prompt(wan: Wan) -> None:
 
     assert pipeline.generate("a fox", size=(32, 32), frames=1, steps=2, guidance=1.0, negative="grey") == plain
     assert pipeline.generate("a fox", size=(32, 32), frames=1, steps=2, guidance=4.0, negative="grey") != plain
+
+
+def test_what_is_shown_changes_what_is_drawn() -> None:
+    pipeline = Pipeline(model=Showing(), device="cpu")
+
+    red = pipeline.generate("a red fox", image=RED)
+
+    assert red == pipeline.generate("a red fox", image=Pillow.fromarray(RED))
+    assert red != pipeline.generate("a red fox", image=255 - RED)
+    assert red != pipeline.generate("a red fox")
+    assert red.metadata["image"] == "in memory"
+
+
+def test_a_single_call_holds_one_model_at_a_time_also_with_pictures() -> None:
+    toy = Showing()
+
+    Pipeline(model=toy, device="cpu").generate("a red fox", image=RED)
+
+    assert toy.alive.seen == [("text",), ("vae",), ("dit",), ("vae",)]
+
+
+def test_a_session_encodes_a_picture_once_for_all_seeds() -> None:
+    toy = Showing()
+
+    with Pipeline(model=toy, device="cpu").open() as session:
+        first = [session.generate("a red fox", image=RED, seed=seed) for seed in (1, 2)]
+        other = session.generate("a red fox", image=255 - RED, seed=1)
+
+    assert toy.alive.seen == [("text",), ("vae",), ("dit",), ("dit", "vae"), ("dit", "vae", "vae")]
+    assert len({picture.to_numpy().tobytes() for picture in (*first, other)}) == 3
+
+
+def test_what_cannot_be_read_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    toy = Showing()
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+
+    with pytest.raises(DataError, match="the request's image"):
+        Pipeline(model=toy, device="cpu").generate("a red fox", image=tmp_path / "broken.png")
+
+    assert toy.alive.seen == []
+
+
+def test_latents_can_be_saved_and_decoded_later(tmp_path: Path) -> None:
+    request = Request("a red fox", frames=9, fps=12, trim_tail=2, seed=3)
+
+    file = TOY.draw_latents(request).save(tmp_path / "fox.safetensors")
+    clip = TOY.decode(Latents.load(file))
+
+    assert isinstance(clip, Video)
+    assert (clip.frames.shape[0], clip.fps, clip.metadata["seed"]) == (7, 12, "3")
+    assert clip == TOY.draw(request)
+
+
+def test_decoding_loads_the_decoder_alone() -> None:
+    toy = Watched()
+    pipeline = Pipeline(model=toy, device="cpu")
+    latents = pipeline.draw_latents(Request("a red fox"))
+    heard: list[Event] = []
+
+    drawn = pipeline.with_lora("gone.safetensors").decode(latents, on=[heard.append])
+
+    assert toy.alive.seen == [("text",), ("dit",), ("vae",)]
+    assert [e.task for e in heard if isinstance(e, Progress)] == ["decoding"]
+    assert drawn == pipeline.draw(Request("a red fox"))
+
+
+def test_frames_at_the_end_are_dropped() -> None:
+    whole, trimmed = (TOY.generate("a red fox", frames=9, trim_tail=tail) for tail in (0, 3))
+
+    assert (trimmed.to_numpy() == whole.to_numpy()[:6]).all()
+    assert isinstance(TOY.generate("a red fox", frames=9, trim_tail=8), Image)
+
+
+def test_of_a_single_frame_and_its_controls_the_frame_is_kept() -> None:
+    pipeline = Pipeline(model=Showing(), device="cpu")
+    places = SingleFrame(target=5, controls=(9, 0))
+
+    latents = pipeline.draw_latents(Request("a red fox", control=[RED, RED], single_frame=places))
+    picture = pipeline.generate("a red fox", control=[RED, RED], single_frame=places)
+
+    assert latents.tensor.shape[1] == 1
+    assert isinstance(picture, Image)
+    assert picture == pipeline.decode(latents)
