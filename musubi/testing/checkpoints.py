@@ -6,41 +6,55 @@ import json
 import string
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from musubi.architectures.wan.clip_keys import CLIP
 from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
 from musubi.architectures.wan.spec import TEXT_LENGTH, Wan
+from musubi.architectures.wan.tasks import Task
+from musubi.architectures.wan.vae22_keys import vae22_keys
 from musubi.keymap import KeyMap
+from musubi.testing.tiny_networks import tiny_networks
 
 if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+    from transformers import PreTrainedTokenizerFast
 
 WanFiles = Literal["original", "original_pth", "diffusers"]
 """Single files in original names, safetensors or pickled; or a pipeline folder of diffusers."""
 
-_TEXT_DIM = 32
-_LOOKED_UP = ("shared.weight", "encoder.embed_tokens.weight")
+_FOLDERS: Mapping[str, str] = MappingProxyType(
+    {
+        "dit": "transformer",
+        "dit_high": "transformer",
+        "dit_low": "transformer_2",
+        "vae": "vae",
+        "t5": "text_encoder",
+        "clip": "image_encoder",
+    }
+)
+"""Where diffusers keeps each component."""
 
 
 def tiny_wan(
     folder: Path | str,
     *,
+    task: Task = "t2v_1_3b",
     layout: WanFiles = "original",
     dim: int = 64,
     head_dim: int = 32,
     num_layers: int = 2,
     seed: int = 0,
 ) -> Wan:
-    """Write a random transformer, VAE, umT5 and tokenizer, each tiny, and return the spec that uses them.
+    """Write the networks of a task, each random and tiny, and a tokenizer, and return the spec that uses them.
 
     The same seed gives the same numbers in every layout. The networks are well-behaved: outputs have unit scale, every
-    parameter matters, and the transformer can be trained.
+    parameter matters, and the transformers can be trained.
 
     Args:
         folder: Where the files go; made if it does not exist.
+        task: The published model whose parts there are: two transformers for Wan 2.2 A14B, CLIP where it is looked at.
         layout: ``original`` (safetensors) or ``original_pth`` files in original names, or a ``diffusers`` folder.
         dim: The transformer's width, a multiple of ``head_dim``.
         head_dim: The width of one attention head; the published models have 128.
@@ -49,32 +63,29 @@ def tiny_wan(
 
     Example:
         >>> from musubi.testing.checkpoints import tiny_wan
-        >>> tiny_wan("/tmp/tiny").weight("vae").name  # doctest: +SKIP
-        'vae.safetensors'
+        >>> tiny_wan("/tmp/tiny", task="i2v_14b").weight("clip").name  # doctest: +SKIP
+        'clip.safetensors'
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    transformer, vae, encoder = _models(dim, head_dim, num_layers, seed)
+    networks = tiny_networks(task, dim=dim, head_dim=head_dim, num_layers=num_layers, seed=seed)
     tokenizer = folder / "tokenizer"
     tiny_tokenizer().save_pretrained(tokenizer)
+    places = write_networks(folder, networks, layout=layout)
+    return Wan(task=task).with_weights(**places, tokenizer=tokenizer)
+
+
+def write_networks(folder: Path, networks: Mapping[str, nn.Module], *, layout: WanFiles) -> dict[str, Path]:
+    """Write networks by component and return where each of them is."""
     if layout == "diffusers":
-        transformer.save_pretrained(folder / "transformer", max_shard_size="200KB")
-        vae.save_pretrained(folder / "vae")
-        encoder.save_pretrained(folder / "text_encoder")
-        places = {"dit": folder / "transformer", "vae": folder / "vae", "t5": folder / "text_encoder"}
-        _write_model_index(folder)
-    else:
-        suffix = ".pth" if layout == "original_pth" else ".safetensors"
-        places = {name: folder / f"{name}{suffix}" for name in ("dit", "vae", "t5")}
-        write = _write_pickled if layout == "original_pth" else _write_safetensors
-        write(
-            places["dit"],
-            _original(transformer, DIT),
-            {"wan.num_heads": str(transformer.config["num_attention_heads"])},
-        )
-        write(places["vae"], _original(vae, vae_keys()), {})
-        write(places["t5"], _original(encoder, UMT5), {})
-    return Wan.t2v_1_3b().with_weights(**places, tokenizer=tokenizer)
+        places = _write_folders(folder, networks)
+        _write_model_index(folder, places)
+        return places
+    suffix = ".pth" if layout == "original_pth" else ".safetensors"
+    write = _write_pickled if layout == "original_pth" else _write_safetensors
+    for name, network in networks.items():
+        write(folder / f"{name}{suffix}", _original(network, _keys(name, network)), _heads(name, network))
+    return {name: folder / f"{name}{suffix}" for name in networks}
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -98,54 +109,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _models(
-    dim: int, head_dim: int, num_layers: int, seed: int
-) -> tuple[WanTransformer3DModel, AutoencoderKLWan, UMT5EncoderModel]:
-    import torch
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        transformer = WanTransformer3DModel(
-            num_attention_heads=dim // head_dim,
-            attention_head_dim=head_dim,
-            text_dim=_TEXT_DIM,
-            freq_dim=32,
-            ffn_dim=2 * dim,
-            num_layers=num_layers,
-            rope_max_seq_len=1024,
-        )
-        vae = AutoencoderKLWan(base_dim=4)
-        config = UMT5Config(
-            vocab_size=128, d_model=_TEXT_DIM, d_kv=16, d_ff=64, num_heads=2, num_layers=2, dropout_rate=0.0
-        )
-        encoder = UMT5EncoderModel(config)
-        for model in (transformer, encoder):
-            _enliven(model)
-    return transformer.eval(), vae.eval(), encoder.eval()
+def _heads(component: str, network: nn.Module) -> dict[str, str]:
+    """Return what the metadata must tell of a transformer, because its shapes do not."""
+    if not component.startswith("dit"):
+        return {}
+    return {"wan.num_heads": str(getattr(network, "config", {})["num_attention_heads"])}
 
 
-def _enliven(model: nn.Module) -> None:
-    """Give every parameter random values, so that a tensor in a wrong place shows."""
-    import torch
-    from torch import nn
-
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and not name.endswith("scale_shift_table"):
-            fan_in = parameter[0].numel()
-            nn.init.normal_(parameter, std=1.0 if name in _LOOKED_UP else fan_in**-0.5)
-        elif "norm" in name and name.endswith("weight"):
-            nn.init.normal_(parameter, mean=1.0, std=0.1)
-        else:
-            with torch.no_grad():
-                parameter.normal_(std=0.1)
+def _keys(component: str, network: nn.Module) -> KeyMap:
+    """Return what a component's tensors are called in its original file."""
+    if component == "vae":
+        large = getattr(network, "config", {})["is_residual"]
+        return vae22_keys() if large else vae_keys()
+    return {"t5": UMT5, "clip": CLIP}.get(component, DIT)
 
 
 def _original(model: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
-    """Return a model's tensors under original names; for maps that only rename."""
-    return {keys.to_original(name)[0]: value.detach().contiguous() for name, value in model.named_parameters()}
+    """Return a model's tensors under original names and in original shapes."""
+    import torch
+
+    parameters = dict(model.named_parameters())
+    originals = dict.fromkeys(keys.to_original(name)[0] for name in parameters)
+    made = {name: torch.cat([parameters[part.name].detach() for part in keys.to_library(name)]) for name in originals}
+    for name, leading in (("visual.cls_embedding", (1, 1)), ("visual.pos_embedding", (1,))):
+        if name in made:
+            made[name] = made[name].view(*leading, *made[name].shape)
+    return {name: value.contiguous() for name, value in made.items()}
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -164,12 +153,25 @@ def _write_pickled(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str
         path.with_name("config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _write_model_index(folder: Path) -> None:
-    index = {
-        "_class_name": "WanPipeline",
+def _write_folders(folder: Path, networks: Mapping[str, nn.Module]) -> dict[str, Path]:
+    places = {name: folder / _FOLDERS[name] for name in networks}
+    for name, network in networks.items():
+        shards = {"max_shard_size": "200KB"} if name.startswith("dit") else {}
+        cast(Any, network).save_pretrained(places[name], **shards)
+    return places
+
+
+def _write_model_index(folder: Path, places: Mapping[str, Path]) -> None:
+    classes = {
         "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"],
         "vae": ["diffusers", "AutoencoderKLWan"],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "image_encoder": ["transformers", "CLIPVisionModel"],
+    }
+    index = {
+        "_class_name": "WanImageToVideoPipeline" if "clip" in places else "WanPipeline",
+        **{path.name: classes[path.name] for path in places.values()},
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "scheduler": ["diffusers", "UniPCMultistepScheduler"],
     }

@@ -12,7 +12,8 @@ from musubi import QwenImage, Wan
 from musubi.architecture import Architecture
 from musubi.architectures.qwen_image import facts as qwen_facts
 from musubi.architectures.qwen_image import transformer as qwen
-from musubi.architectures.wan import denoiser as wan
+from musubi.architectures.wan import transformer as wan
+from musubi.architectures.wan.denoiser import KEEP_FLOAT32
 from musubi.architectures.wan.facts import DitFacts as WanFacts
 
 Inputs = dict[str, Tensor]
@@ -125,7 +126,7 @@ def _wan(scale: Scale, *, frames: int) -> Job:
         spec=spec,
         model=wan.empty_transformer(facts),
         blocks=facts.num_layers,
-        keep_float32=wan.KEEP_FLOAT32,
+        keep_float32=KEEP_FLOAT32,
         latents=latents,
         inputs=inputs,
         predict=predict,

@@ -19,7 +19,8 @@ from musubi.architectures.hunyuan_video import transformer as hunyuan
 from musubi.architectures.hunyuan_video.facts import DitFacts as HunyuanFacts
 from musubi.architectures.qwen_image import transformer as qwen
 from musubi.architectures.qwen_image.facts import DitFacts as QwenFacts
-from musubi.architectures.wan import denoiser as wan
+from musubi.architectures.wan import transformer as wan
+from musubi.architectures.wan.denoiser import KEEP_FLOAT32
 from musubi.architectures.wan.facts import DitFacts as WanFacts
 from musubi.architectures.wan.facts import published_facts
 
@@ -92,7 +93,7 @@ def wan_video(facts: WanFacts | None = None, *, size: Size = (832, 480), frames:
         predicted: Tensor = model(torch.ones(1, *latents, dtype=kind), torch.ones(1), states, return_dict=False)[0]
         return predicted
 
-    return Job(spec=spec, model=wan.empty_transformer(facts), float32=wan.KEEP_FLOAT32, latents=latents, ask=ask)
+    return Job(spec=spec, model=wan.empty_transformer(facts), float32=KEEP_FLOAT32, latents=latents, ask=ask)
 
 
 def flux_kontext(facts: FluxFacts | None = None, *, size: Size = (1024, 1024), text: int = 512) -> Job:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from musubi.architectures.wan.denoiser import empty_transformer
 from musubi.architectures.wan.facts import DitFacts
+from musubi.architectures.wan.transformer import empty_transformer
 
 _SIZES = {"1.3B": (1536, 8960, 12, 30), "14B": (5120, 13824, 40, 40), "5B": (3072, 14336, 24, 30)}
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from musubi.architectures.wan.conditions import latents_control, latents_image
-from musubi.architectures.wan.vae import scaled
+from musubi.architectures.wan.encoding import describe_samples, encode_samples
+from musubi.architectures.wan.sight import Sight
+from musubi.batch import Sample
 from musubi.cache.format import content_name, metadata, tensor_key
 from musubi.data.sample import Item, Window
 from tests.parity.cases import vector_cases
@@ -27,24 +28,23 @@ def encode(video_BCFHW: Tensor) -> Tensor:
     return frames[..., ::8, ::8].expand(-1, 16, -1, -1, -1).bfloat16()
 
 
-def clip(case: dict[str, Any]) -> Tensor:
-    """Return a clip (B, C, F, H, W) in [-1, 1] whose frames have the values 50, 51, 52, ..."""
+def describe(images_BCHW: Tensor) -> Tensor:
+    """Stand in for CLIP, which runs in float16."""
+    return torch.zeros(len(images_BCHW), 257, 1280, dtype=torch.float16)
+
+
+def sample(case: dict[str, Any]) -> Sample:
+    """Return an item whose frames have the values 50, 51, 52, ..., and which follows itself."""
     values = FIRST + torch.arange(case["frame_count"] or 1)
-    pixels = values.clamp(max=255).to(torch.uint8).view(1, -1, 1, 1, 1)
-    return scaled(pixels.expand(1, -1, SIZE[1], SIZE[0], 3))
+    pixels = values.clamp(max=255).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, SIZE[1], SIZE[0], 3)
+    return Sample(name="a", pixels=pixels, controls={"control": (pixels,)})
 
 
 def made(case: dict[str, Any]) -> dict[str, Tensor]:
-    """Return what is cached of a case's item; CLIP's features, of a stub there, are made up here, too."""
-    video = clip(case)
-    tensors = {"latents": encode(video)[0]}
-    if case["i2v"]:
-        tensors["latents_image"] = latents_image(encode, video[:, :, 0], frames=video.shape[2])[0]
-    if case["clip"]:
-        tensors["clip"] = torch.zeros(257, 1280, dtype=torch.float16)
-    if case["control"]:
-        tensors["latents_control"] = latents_control(encode, video, frames=video.shape[2])[0]
-    return tensors
+    """Return what is cached of a case's item."""
+    sight = Sight(image=case["i2v"], control=case["control"])
+    tensors = dict(encode_samples(encode, sight, [sample(case)])[0])
+    return tensors | (describe_samples(describe, sight, [sample(case)])[0] if case["clip"] else {})
 
 
 def label(case: dict[str, Any]) -> str:

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from musubi.architectures.wan.one_frame import OneFrame, encode_one_frame
-from musubi.architectures.wan.vae import scaled
+from musubi.architectures.wan.encoding import encode_samples
+from musubi.architectures.wan.one_frame import OneFrame
+from musubi.architectures.wan.sight import Sight
+from musubi.batch import Sample
 from musubi.cache.format import content_name, tensor_key
 from musubi.core.errors import ConfigError
 from tests.parity.cases import vector_cases
@@ -29,7 +31,7 @@ def encode(video_BCFHW: Tensor) -> Tensor:
 
 
 def picture(value: int) -> Tensor:
-    return scaled(torch.full((1, 1, 16, 16, 3), value, dtype=torch.uint8))[:, :, 0]
+    return torch.full((1, 16, 16, 3), value, dtype=torch.uint8)
 
 
 def values(latents_CFHW: Tensor) -> list[float]:
@@ -51,18 +53,21 @@ def test_data_wan_one_frame(case: dict[str, Any]) -> None:
         return
     layout = OneFrame(target=case["target_index"], controls=controls)
 
-    made = encode_one_frame(encode, layout, picture(TARGET), [picture(10 * (n + 1)) for n in range(len(controls))])
+    shown = tuple(picture(10 * (n + 1)) for n in range(len(controls)))
+    item = Sample(name="a", pixels=picture(TARGET), controls={"control": shown})
 
-    tensors = {"latents": made.latents[0], "latents_image": made.latents_image[0], "f_indices": made.f_indices}
+    (tensors,) = encode_samples(encode, Sight(image=True, one_frame=layout), [item])
+
+    assert tensors.keys() == {"latents", "latents_image", "f_indices"}
     for content, tensor in tensors.items():
         (key,) = (key for key in case["tensors"] if content_name(key) == content)
         dtype, shape = case["tensors"][key]
         assert tensor_key(content, tensor) == key
         assert [tensor.dtype, list(tensor.shape)] == [getattr(torch, dtype), shape]
-    assert made.f_indices.tolist() == case["f_indices"]
-    assert made.latents_image[0, :4, :, 0, 0].unique(dim=0).tolist() == [case["image_mask"]]
+    assert tensors["f_indices"].tolist() == case["f_indices"]
+    assert tensors["latents_image"][:4, :, 0, 0].unique(dim=0).tolist() == [case["image_mask"]]
     in_order = list(controls) == sorted(controls)
-    for latents, expected in (made.latents, case["latents_values"]), (made.latents_image, case["image_values"]):
-        found = values(latents[0])
+    for content, expected in ("latents", case["latents_values"]), ("latents_image", case["image_values"]):
+        found = values(tensors[content])
         assert sorted(found) == pytest.approx(sorted(expected), abs=1)  # bfloat16
         assert found == pytest.approx(expected, abs=1) or not in_order

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from musubi.architectures.wan.denoiser import empty_transformer
 from musubi.architectures.wan.detect import describe
 from musubi.architectures.wan.facts import DitFacts
 from musubi.architectures.wan.spec import TEXT_LENGTH, Wan
+from musubi.architectures.wan.transformer import empty_transformer
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
 from musubi.networks.keys import flat

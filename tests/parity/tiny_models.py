@@ -19,7 +19,7 @@ from musubi.architectures.hunyuan_video import facts as hunyuan_facts
 from musubi.architectures.hunyuan_video import transformer as hunyuan
 from musubi.architectures.qwen_image import facts as qwen_facts
 from musubi.architectures.qwen_image import transformer as qwen
-from musubi.architectures.wan import denoiser as wan
+from musubi.architectures.wan import transformer as wan
 from musubi.architectures.wan.facts import DitFacts as WanFacts
 from tests.parity.cases import vector, vector_stems
 

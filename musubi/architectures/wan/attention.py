@@ -46,23 +46,25 @@ class SelfAttention(WanAttnProcessor):
 
 
 class PaddedText(NamedTuple):
-    """Embedded text (B, L, D) whose last token stands for itself and for all that is missing from 512.
+    """Embedded text (B, L, D) whose last token stands for itself and for all that is missing from 512, and an image.
 
     ``bias`` (1, 1, 1, L and some more) is what to add to the scores: zeros, and then for a few copies of the last token
-    the logarithm of how many tokens each stands for. None where all 512 tokens are there.
+    the logarithm of how many tokens each stands for. None where all 512 tokens are there. ``image`` are embedded image
+    tokens (B, tokens, D), which have keys and values of their own; None where none is seen.
     """
 
     states: Tensor
     bias: Tensor | None
+    image: Tensor | None = None
 
 
-def padded_text(text: Tensor) -> PaddedText:
+def padded_text(text: Tensor, image: Tensor | None = None) -> PaddedText:
     """Return embedded text (B, L, D), whose last token is padding unless L is 512, with what the rest counts."""
     length = text.shape[1]
     if length >= TEXT_LENGTH:
-        return PaddedText(text, None)
+        return PaddedText(text, None, image)
     scores = [0.0] * (length - 1) + [*counted(TEXT_LENGTH - length + 1, text.dtype)]
-    return PaddedText(text, text.new_tensor(scores)[None, None, None])
+    return PaddedText(text, text.new_tensor(scores)[None, None, None], image)
 
 
 def counted(number: int, dtype: torch.dtype) -> tuple[float, ...]:
@@ -92,6 +94,10 @@ class PaddingAttention(WanAttnProcessor):
     All padding has the same keys and values, so adding the logarithm of its number to one score is the same softmax,
     and a short caption costs what it is long. Kernels that add nothing to scores get that many copies of the last
     token's key and value. (Dropout in adapters of ``k`` and ``v`` then drops alike for all of it.)
+
+    Image tokens are attended to apart, with keys and values of their own; what both give is added. All of them are
+    image tokens, be it 257 of one picture or 514 of two, as Wan's authors have it, and none without a picture.
+    (musubi-tuner always takes the first 257 tokens for the image, a second picture or words after them for text.)
     """
 
     def __init__(self) -> None:
@@ -109,7 +115,7 @@ class PaddingAttention(WanAttnProcessor):
         """Return the attention's output (B, S, D)."""
         if isinstance(encoder_hidden_states, Tensor):
             encoder_hidden_states = padded_text(encoder_hidden_states)
-        text, bias = encoder_hidden_states
+        text, bias, image = encoder_hidden_states
         backend: Backend | None = self._attention_backend
         adds = backend is None or backend in TAKES_BIAS
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
@@ -119,7 +125,17 @@ class PaddingAttention(WanAttnProcessor):
             copies = (bias.shape[-1] if adds else TEXT_LENGTH) - text.shape[1]
             key, value = _followed(key, copies), _followed(value, copies)
         mixed = attend(query, key, value, bias=bias if adds else None, backend=backend)
+        if image is not None:
+            mixed = mixed + attend(query, *_image_keys(attn, image), backend=backend)
         return _output(attn, query, mixed)
+
+
+def _image_keys(attn: WanAttention, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values (B, tokens, H, E) of image tokens (B, tokens, D)."""
+    assert attn.add_k_proj is not None, "only a model of images is shown one"
+    assert attn.add_v_proj is not None, "only a model of images is shown one"
+    key, value = attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image)
+    return key.unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
 
 
 def _followed(heads: Tensor, copies: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixels and captions to latents and text embeddings, and latents back to pixels.
+"""Pixels, pictures and captions to latents, features and embeddings, and latents back to pixels.
 
 diffusers and transformers are imported where a model is needed: to find a cache unchanged takes neither of them.
 Shape suffixes: B batch, C channels, F frames, H height, W width, L tokens, D width.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -15,30 +16,34 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from musubi.architecture import CaptionLengths, Codec, Models, Prepare, Stage, StoredWeight, WeightHook
+from musubi.architecture import Asked, CaptionLengths, Codec, Models, Prepare, Stage, StoredWeight, WeightHook
 from musubi.architectures.wan.detect import Kind
 from musubi.architectures.wan.fit import expect
 from musubi.architectures.wan.place import weights_path
+from musubi.architectures.wan.sight import Sight, sight_of
 from musubi.batch import RAGGED, Entry, Sample
-from musubi.core.errors import DataError, Issue
+from musubi.core.errors import Issue
 from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.identity import identity
 
 if TYPE_CHECKING:
+    from musubi.architectures.wan.conditions import Encode
+    from musubi.architectures.wan.encoding import Describe
+    from musubi.architectures.wan.one_frame import OneFrame
     from musubi.architectures.wan.spec import Wan
+    from musubi.architectures.wan.vae import VaeKind
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=nn.Module)
 
-_SUBFOLDERS = (("vae", "vae"), ("t5", "text_encoder"), ("tokenizer", "tokenizer"))
-_KINDS: Mapping[str, Kind] = MappingProxyType({"vae": "vae", "t5": "umt5"})
+_SUBFOLDERS: Mapping[str, str] = MappingProxyType({"t5": "text_encoder", "clip": "image_encoder"})
 _VERSION = "1"
 """Raised when the numbers that encoding makes change."""
 
 
 class WanCodec(Codec):
-    """The VAE, the text encoder and the tokenizer of a ``Wan`` spec."""
+    """The VAE, the text encoder with its tokenizer, and CLIP, where it is looked at, of a ``Wan`` spec."""
 
     def __init__(self, spec: Wan) -> None:
         self._spec = spec
@@ -52,7 +57,9 @@ class WanCodec(Codec):
         prepare: Prepare | None = None,
         on_weight: WeightHook | None = None,
     ) -> nn.Module:
-        """Load ``vae``, or ``t5`` together with its tokenizer.
+        """Load ``vae``, ``clip``, or ``t5`` together with its tokenizer.
+
+        CLIP runs in float16, as published, where bfloat16 is asked for.
 
         Raises:
             WeightsError: The files cannot be read or are something else.
@@ -61,7 +68,12 @@ class WanCodec(Codec):
         if component == "vae":
             from musubi.architectures.wan.vae import load_vae
 
-            return load_vae(path, device=device, dtype=dtype, prepare=prepare, on_weight=on_weight)
+            kind = self._vae
+            return load_vae(path, kind=kind, device=device, dtype=dtype, prepare=prepare, on_weight=on_weight)
+        if component == "clip":
+            from musubi.architectures.wan.clip import load_clip
+
+            return load_clip(path, device=device, dtype=torch.float16 if dtype == torch.bfloat16 else dtype)
         if component == "t5":
             from musubi.architectures.wan.text import load_text_encoder
 
@@ -79,12 +91,37 @@ class WanCodec(Codec):
         return stored_umt5(self._path(component))
 
     def encode(self, stage: Stage, models: Models, samples: Sequence[Sample]) -> list[Entry]:
-        """Make ``latents`` of shape (C, F, H, W), or ``varlen_t5`` of shape (L, D), for every sample.
+        """Make ``latents`` with what lies beside them, ``clip``, or ``varlen_t5`` of shape (L, D), for every sample.
 
-        All samples go through the VAE, or the text encoder, together; on float32 that moves numbers by less than 1e-5.
+        All samples go through a model together; on float32 that moves numbers by less than 1e-5.
+
+        Raises:
+            DataError: Samples have no pixels, or lack what the model follows; all are named.
         """
-        tensors = self._latents(models, samples) if stage.name == "latents" else self._texts(models, samples)
+        from musubi.architectures.wan.encoding import describe_samples, encode_samples
+
+        if stage.name == "latents":
+            tensors = encode_samples(_encoder(models), self._sight, samples)
+        elif stage.name == "clip":
+            tensors = describe_samples(_describer(models), self._sight, samples)
+        else:
+            tensors = self._texts(models, samples)
         return [Entry(name=s.name, tensors=t) for s, t in zip(samples, tensors, strict=True)]
+
+    def ask(self, stage: Stage, models: Models, asked: Asked) -> Mapping[str, Tensor]:
+        """Make ``latents_image`` (with ``f_indices``), ``clip``, ``latents_control``, or ``latents`` of a ``video``.
+
+        Pictures and clips are scaled to cover exactly the size that is asked for, and cropped.
+        """
+        from musubi.architectures.wan.encoding import ask_clip, ask_control, ask_image, ask_video
+
+        if stage.name == "image":
+            return ask_image(_encoder(models), self._sight, asked)
+        if stage.name == "clip":
+            return ask_clip(_describer(models), self._sight, asked)
+        if stage.name == "control":
+            return ask_control(_encoder(models), self._sight, asked)
+        return ask_video(_encoder(models), asked) if stage.name == "video" else {}
 
     def decode(self, models: Models, latents: Tensor) -> Tensor:
         """Return frames of shape (B, F, H, W, 3) as float32 in [0, 1]; latents have shape (B, C, F, H, W)."""
@@ -95,16 +132,18 @@ class WanCodec(Codec):
         return decode_latents(_checked(models["vae"], AutoencoderKLWan), latents)
 
     def identity(self, component: str) -> str:
-        """Return the content of the component's files; for ``t5`` the tokenizer counts, too.
+        """Return the content of the component's files, and what is made with it; for ``t5`` the tokenizer counts, too.
 
         Raises:
             WeightsError: The files cannot be read or are something else: told before anything is encoded with others.
         """
-        if component in _KINDS:
+        kinds: Mapping[str, Kind] = {"vae": self._vae, "t5": "umt5", "clip": "clip"}
+        if component in kinds:
             with open_checkpoint(self._path(component)) as checkpoint:
-                expect(checkpoint, _KINDS[component], component=component)
+                expect(checkpoint, kinds[component], component=component)
         parts = [
             component,
+            self._sight.identity if component in ("vae", "clip") else "",
             "t5 tokenizer" if component == "tokenizer" else "",
             _VERSION,
             identity(self._path(component)),
@@ -123,13 +162,14 @@ class WanCodec(Codec):
 
         return caption_lengths(load_tokenizer(self._path("tokenizer")), captions)
 
-    def _latents(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
-        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    @property
+    def _vae(self) -> VaeKind:
+        return "vae22" if self._spec.geometry.channels == 48 else "vae"
 
-        from musubi.architectures.wan.vae import encode_pixels
-
-        vae = _checked(models["vae"], AutoencoderKLWan)
-        return [{"latents": latents} for latents in encode_pixels(vae, _pixels(samples))]
+    @property
+    def _sight(self) -> Sight:
+        one_frame: OneFrame | None = getattr(self._spec, "one_frame", None)
+        return sight_of(self._spec.task, one_frame)
 
     def _texts(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         from musubi.architectures.wan.text import TextEncoder, caption_lengths
@@ -142,15 +182,23 @@ class WanCodec(Codec):
 
     def _path(self, component: str) -> Path:
         path = self._spec.weight(component).resolve()
-        return weights_path(path, dict(_SUBFOLDERS).get(component, component))
+        return weights_path(path, _SUBFOLDERS.get(component, component))
 
 
-def _pixels(samples: Sequence[Sample]) -> Tensor:
-    """Return the pixels (B, F, H, W, 3) of samples of equal shapes."""
-    empty = [Issue(sample.name, "has no pixels") for sample in samples if sample.pixels is None]
-    if empty:
-        raise DataError("nothing to encode", empty)
-    return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+def _encoder(models: Models) -> Encode:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    from musubi.architectures.wan.vae import encode_video
+
+    return partial(encode_video, _checked(models["vae"], AutoencoderKLWan))
+
+
+def _describer(models: Models) -> Describe:
+    from transformers import CLIPVisionModel
+
+    from musubi.architectures.wan.clip import encode_images
+
+    return partial(encode_images, _checked(models["clip"], CLIPVisionModel))
 
 
 def _cut(samples: Sequence[Sample], lengths: CaptionLengths) -> list[Issue]:

@@ -38,6 +38,22 @@ def latents_image(encode: Encode, first_BCHW: Tensor, *, frames: int, last_BCHW:
     return torch.cat([spread(mask_MF, latents), latents], dim=1)
 
 
+def latents_image_and_end(encode: Encode, first_BCHW: Tensor, last_BCHW: Tensor, *, frames: int) -> Tensor:
+    """Return the condition (B, 20, F, H, W) of clips for models that were not made for last pictures.
+
+    As in the reference, the last picture is encoded by itself and given as a whole latent frame, the last four frames
+    of ``frames``: all of them show it, so ``trim_tail=3`` leaves one.
+
+    Raises:
+        ValueError: The length is not 4 * k + 1 frames, or there is but one.
+    """
+    if frames == 1:
+        raise ValueError("a single frame is the first and cannot be the last, too")
+    begun = latents_image(encode, first_BCHW, frames=frames - _STEP)
+    end = encode(last_BCHW[:, :, None])
+    return torch.cat([begun, torch.cat([spread(torch.ones(_STEP, 1), end), end], dim=1)], dim=2)
+
+
 def latents_control(encode: Encode, control_BCFHW: Tensor, *, frames: int) -> Tensor:
     """Return the latents (B, 16, F, H, W) of control videos in [-1, 1], each cut or held at its end to ``frames``."""
     missing = frames - control_BCFHW.shape[2]

@@ -6,21 +6,21 @@ Shape suffixes: B batch, C channels, F latent frames, H and W latent height and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import torch
-from accelerate import init_empty_weights
-from diffusers.models.transformers.transformer_wan import WanTimeTextImageEmbedding, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from musubi.architecture import Denoiser, Expert, Prepare, StoredWeight, WeightHook
-from musubi.architectures.wan.attention import PaddedText, PaddingAttention, SelfAttention, padded_text
 from musubi.architectures.wan.facts import DitFacts
 from musubi.architectures.wan.fit import expect, expect_variant, legible
 from musubi.architectures.wan.place import weights_path
 from musubi.architectures.wan.spec import TEXT_LENGTH
+from musubi.architectures.wan.transformer import empty_transformer, places_in_time
 from musubi.batch import RAGGED, Batch
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
@@ -32,16 +32,36 @@ if TYPE_CHECKING:
 KEEP_FLOAT32 = (r"time_embedding\..*", r"time_projection\..*", r"(.*\.)?modulation", r"blocks\.\d+\.norm3\..*")
 """Small parameters whose rounding would be a systematic error of the modulation: original names."""
 
+_SUBFOLDERS: Mapping[str, str] = MappingProxyType({"dit_low": "transformer_2"})
+"""Where a pipeline of diffusers keeps what is not its first transformer."""
+
+MASK = 4
+"""Channels of ``latents_image`` that say which frames are given."""
+
+CLIP_TOKENS = 257
+"""Features that CLIP has of a picture: one for each of 16 x 16 patches, one for all."""
+
+_LEAST = 1e-3
+"""What a noise level is at least where it divides: samplers may tell the model whole thousandths, and so zero."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class WanConditions:
     """What the transformer sees beside the latents: text embeddings (B, L, D), zeros beyond each caption's end.
 
     L is 512, or less if all captions are shorter: then the last place is zero in every item and stands for itself and
-    all places up to 512.
+    all places up to 512. Further, where a task looks at something:
+
+    ``beside`` (B, C, F, H, W) are more channels: a mask and latents of pictures, a control clip. ``clip`` (B, tokens,
+    D) are CLIP's features of a picture, or of two, one after the other. ``places`` (B, F) are the latent frames' places
+    in time. ``first`` (B, C, 1, H, W) are latents of a picture that take the place of the first frame.
     """
 
     text: Tensor
+    beside: Tensor | None = None
+    clip: Tensor | None = None
+    places: Tensor | None = None
+    first: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -96,29 +116,90 @@ class WanDenoiser(Denoiser[WanConditions]):
             return stored_weights(checkpoint, self._spec.keys)
 
     def entry(self, model: nn.Module, latent_shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
-        """Return the shapes of latents and of 512 tokens' embeddings."""
+        """Return the shapes of latents, of what lies beside them, and of 512 tokens' embeddings."""
         _, width = model.get_parameter("condition_embedder.text_embedder.linear_1.weight").shape
-        return {"latents": tuple(latent_shape), f"{RAGGED}t5": (TEXT_LENGTH, width)}
+        sight, (channels, *cells) = self._spec.sight, latent_shape
+        beside: dict[str, tuple[int, ...]] = {}
+        if sight.one_frame is not None:
+            cells[0] = len(sight.one_frame.positions)
+            beside["f_indices"] = (cells[0],)
+        if sight.image:
+            beside["latents_image"] = (channels + MASK, *cells)
+        if sight.control:
+            beside["latents_control"] = (channels, *cells)
+        if sight.clip:
+            beside["clip"] = _clip_shape(model)
+        return {"latents": (channels, *cells), **beside, f"{RAGGED}t5": (TEXT_LENGTH, width)}
 
     def clean(self, batch: Batch) -> Tensor:
         """Return the latents, which the cache holds normalised, as float32 of shape (B, C, F, H, W)."""
         return batch["latents"].float()
 
     def conditions(self, batch: Batch) -> WanConditions:
-        """Return the text embeddings with zeros after them; the transformer attends to this padding, too."""
-        return WanConditions(text=pad_text(batch.each("t5")))
+        """Return the text embeddings with zeros after them, which the transformer attends to, and what else it sees.
+
+        Raises:
+            CacheError: The batch lacks what the task looks at.
+        """
+        sight = self._spec.sight
+        return WanConditions(
+            text=pad_text(batch.each("t5")),
+            beside=self._beside(batch),
+            clip=_features(batch["clip"], two=sight.last) if sight.clip else None,
+            places=batch["f_indices"] if sight.one_frame is not None else batch.stacked.get("f_indices"),
+            first=self._first(batch) if sight.start else None,
+        )
 
     def velocity(self, model: nn.Module, x: Tensor, sigma: Tensor, cond: WanConditions) -> Tensor:
-        """Return the predicted ``noise - clean`` as float32 of shape (B, C, F, H, W)."""
-        dtype = _compute_type(model)
-        timestep_B = sigma.to(x.device, torch.float32) * 1000
-        text_BLD = cond.text.to(x.device, dtype)
-        predicted: Tensor = model(x.to(dtype), timestep_B, text_BLD, return_dict=False)[0]
-        return predicted.float()
+        """Return the predicted ``noise - clean`` as float32 of shape (B, C, F, H, W).
+
+        Of a first frame that is given it is the straight way from ``x`` to it.
+        """
+        dtype, time_B = _compute_type(model), sigma.to(x.device, torch.float32)
+        first = None if cond.first is None else cond.first.to(x.device, torch.float32)
+        seen = x if first is None else torch.cat([first, x[:, :, 1:]], dim=2)
+        seen = seen.to(dtype)
+        if cond.beside is not None:
+            seen = torch.cat([seen, cond.beside.to(x.device, dtype)], dim=1)
+        clip = None if cond.clip is None else _by_picture(model, cond.clip.to(x.device, dtype))
+        timestep = 1000 * (time_B if first is None else _times(model, seen, time_B))
+        with places_in_time(cond.places):
+            out = model(seen, timestep, cond.text.to(x.device, dtype), clip, return_dict=False)
+        predicted: Tensor = out[0].float()
+        if first is None:
+            return predicted
+        away = (x[:, :, :1].float() - first) / time_B.clamp(min=_LEAST)[:, None, None, None, None]
+        return torch.cat([away, predicted[:, :, 1:]], dim=2)
+
+    def complete(self, latents: Tensor, cond: WanConditions) -> Tensor:
+        """Return the latents with a given first frame as it is: samplers come near it, up to what they round."""
+        if cond.first is None:
+            return latents
+        return torch.cat([cond.first.to(latents), latents[:, :, 1:]], dim=2)
+
+    def _beside(self, batch: Batch) -> Tensor | None:
+        """Return what is laid beside the noisy latents, as more channels.
+
+        A control clip comes first; the picture beside it has no mask, and zeros, not mid grey, after the first frame.
+        """
+        sight = self._spec.sight
+        if not sight.control:
+            return batch["latents_image"] if sight.image else None
+        control = batch["latents_control"]
+        picture = torch.zeros_like(control)
+        if sight.image:
+            picture[:, :, :1] = batch["latents_image"][:, MASK:, :1]
+        return torch.cat([control, picture], dim=1)
+
+    def _first(self, batch: Batch) -> Tensor | None:
+        """Return the given first frame: of a generation its picture, in training, where asked for, the item's own."""
+        if "latents_image" in batch.stacked:
+            return batch["latents_image"]
+        return batch["latents"][:, :, :1] if self._spec.from_picture and "latents" in batch.stacked else None
 
     def _open(self, expert: Expert) -> Checkpoint:
         path = self._spec.weight(expert.component).resolve()
-        return open_checkpoint(weights_path(path, "transformer"))
+        return open_checkpoint(weights_path(path, _SUBFOLDERS.get(expert.component, "transformer")))
 
     def _build(self, checkpoint: Checkpoint, expert: Expert) -> WanTransformer3DModel:
         found = expect(checkpoint, "dit", component=expert.component)
@@ -126,84 +207,6 @@ class WanDenoiser(Denoiser[WanConditions]):
             facts = DitFacts.of(checkpoint, found)
         expect_variant(checkpoint, found, facts, self._spec.published, self._spec.task)
         return empty_transformer(facts)
-
-
-def empty_transformer(facts: DitFacts) -> WanTransformer3DModel:
-    """Build diffusers' transformer on the meta device with the precise time path; rope tables are real.
-
-    The class draws random numbers for parameters that are replaced at once; the caller's generator does not notice.
-    """
-    with torch.random.fork_rng(devices=[]), init_empty_weights():
-        model: WanTransformer3DModel = WanTransformer3DModel(
-            patch_size=facts.patch,
-            num_attention_heads=facts.num_heads,
-            attention_head_dim=facts.dim // facts.num_heads,
-            in_channels=facts.in_channels,
-            out_channels=facts.out_channels,
-            text_dim=facts.text_dim,
-            freq_dim=facts.freq_dim,
-            ffn_dim=facts.ffn_dim,
-            num_layers=facts.num_layers,
-            image_dim=facts.image_dim,
-            added_kv_proj_dim=facts.dim if facts.image_keys else None,
-            pos_embed_seq_len=facts.image_tokens,
-        )
-        model.condition_embedder = PreciseEmbedding(
-            dim=facts.dim,
-            time_freq_dim=facts.freq_dim,
-            time_proj_dim=facts.dim * 6,
-            text_embed_dim=facts.text_dim,
-            image_embed_dim=facts.image_dim,
-            pos_embed_seq_len=facts.image_tokens,
-        )
-    model.eval().requires_grad_(False)
-    for block in model.blocks:
-        own: Any = block.get_submodule("attn1")
-        own.set_processor(SelfAttention())
-        if not facts.image_keys:
-            across: Any = block.get_submodule("attn2")
-            across.set_processor(PaddingAttention())
-    return model
-
-
-class PreciseEmbedding(WanTimeTextImageEmbedding):
-    """Embed the time as Wan's authors do: sinusoid in float64, layers in float32 whatever the model's type.
-
-    diffusers rounds the time to the model's type, an error that all tokens share.
-    """
-
-    # The text comes with what its padding counts, which PaddingAttention takes: worked out here, once for all blocks.
-    def forward(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        encoder_hidden_states_image: Tensor | None = None,
-        timestep_seq_len: int | None = None,
-    ) -> tuple[Tensor, Tensor, PaddedText | Tensor, Tensor | None]:
-        """Return time embedding, modulation (both float32), text and image embeddings.
-
-        In a model that sees an image, diffusers lays it before the text: a plain tensor of 512 tokens.
-        """
-        waves = sinusoid(timestep, self.timesteps_proj.num_channels)
-        if timestep_seq_len is not None:
-            waves = waves.unflatten(0, (-1, timestep_seq_len))
-        with torch.autocast(timestep.device.type, enabled=False):
-            time = self.time_embedder(waves)
-            modulation = self.time_proj(self.act_fn(time))
-        text = self.text_embedder(encoder_hidden_states)
-        if self.image_embedder is None:
-            return time, modulation, padded_text(text), None
-        image = encoder_hidden_states_image
-        return time, modulation, text, None if image is None else self.get_submodule("image_embedder")(image)
-
-
-def sinusoid(timestep: Tensor, width: int) -> Tensor:
-    """Return cosines, then sines, of ``timestep * 10000 ** (-i / half)``, computed in float64, as float32."""
-    exact = timestep.to("cpu" if timestep.device.type == "mps" else timestep.device, torch.float64)
-    half = width // 2
-    powers = torch.arange(half, dtype=torch.float64, device=exact.device) / half
-    angles = exact[:, None] * torch.pow(10000, -powers)
-    return torch.cat([angles.cos(), angles.sin()], dim=1).to(timestep.device, torch.float32)
 
 
 def pad_text(embeddings: Sequence[Tensor]) -> Tensor:
@@ -215,7 +218,43 @@ def pad_text(embeddings: Sequence[Tensor]) -> Tensor:
     return torch.stack([functional.pad(text[:length], (0, 0, 0, max(0, length - len(text)))) for text in embeddings])
 
 
+def _times(model: nn.Module, seen: Tensor, sigma_B: Tensor) -> Tensor:
+    """Return a noise level for every token (B, tokens): zero in the given first frame, elsewhere the item's."""
+    _, height, width = _inner(model).config["patch_size"]
+    _, _, frames, rows, columns = seen.shape
+    per_frame = (rows // height) * (columns // width)
+    later = torch.arange(frames, device=seen.device).repeat_interleave(per_frame) > 0
+    return sigma_B[:, None] * later
+
+
+def _clip_shape(model: nn.Module) -> tuple[int, int]:
+    """Return (tokens, width) of CLIP's features: of two pictures, where their places are learned, else of one."""
+    width = model.get_parameter("condition_embedder.image_embedder.norm1.weight").shape[0]
+    learned = dict(model.named_parameters()).get("condition_embedder.image_embedder.pos_embed")
+    return (CLIP_TOKENS if learned is None else learned.shape[1]), width
+
+
+def _features(clip: Tensor, *, two: bool) -> Tensor:
+    """Return features (B, tokens, D), as musubi caches them; musubi-tuner keeps those of single frames by picture.
+
+    Models of one picture take the first of several, those of two the first and the last, which may be the same.
+    """
+    if clip.ndim == 3:
+        return clip
+    return torch.cat([clip[:, 0], clip[:, -1]], dim=1) if two else clip[:, 0]
+
+
+def _by_picture(model: nn.Module, clip: Tensor) -> Tensor:
+    """Return features (B, tokens, D) as diffusers takes them: those of two pictures as two items."""
+    two = _inner(model).config["pos_embed_seq_len"] is not None
+    return clip.unflatten(1, (2, -1)).flatten(0, 1) if two else clip
+
+
+def _inner(model: nn.Module) -> WanTransformer3DModel:
+    """Return the transformer, also of a model that is wrapped for several processes."""
+    return cast(WanTransformer3DModel, getattr(model, "module", model))
+
+
 def _compute_type(model: nn.Module) -> torch.dtype:
     """Return the type of activations, also of a model that is wrapped for several processes."""
-    weight: Tensor = getattr(model, "module", model).get_parameter("patch_embedding.weight")
-    return weight.dtype
+    return _inner(model).get_parameter("patch_embedding.weight").dtype

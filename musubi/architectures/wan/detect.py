@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from musubi.architectures.wan.clip_keys import CLIP
 from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.vae22_keys import vae22_keys
 from musubi.keymap import KeyMap
 from musubi.weights.naming import PREFIXES, strip
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 """Original name -> shape."""
 
-Kind = Literal["dit", "vae", "umt5", "other"]
+Kind = Literal["dit", "vae", "vae22", "umt5", "clip", "other"]
 
 _SIGNS: tuple[tuple[str, str], ...] = (
     (r"double_blocks\.0\.img_attn_qkv\.weight", "a HunyuanVideo transformer"),
@@ -32,7 +34,6 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ),
     (r"(vae\.)?encoder\.down_blocks\.0\.resnets\.0\.conv1\.conv\.weight", "a HunyuanVideo VAE"),
     (r"encoder\.down\.0\.block\.0\.conv1\.weight", "an image VAE (FLUX or Stable Diffusion)"),
-    (r"visual\.transformer\.0\.attn\.to_qkv\.weight", "the CLIP image encoder of Wan"),
     (r"(vision_model\.)?encoder\.layers\.0\.self_attn\.q_proj\.weight", "a CLIP or SigLIP encoder"),
     (r"text_model\.encoder\.layers\.0\.self_attn\.q_proj\.weight", "a CLIP text encoder"),
     (r"(model\.)*layers\.0\.self_attn\.q_proj\.weight", "a Llama or Qwen language model"),
@@ -72,16 +73,30 @@ def describe(checkpoint: Checkpoint) -> Description:
     if "decoder.middle.0.residual.0.gamma" in short:
         return _vae(short, original=True)
     if "decoder.mid_block.resnets.0.norm1.gamma" in short:
-        return _vae(_originals(short, vae_keys()), original=False)
-    if "encoder.block.0.layer.0.SelfAttention.q.weight" in short:
-        return _umt5(_originals(short, UMT5), original=False)
-    bare = {strip(name, ("encoder.",)): shape for name, shape in short.items()}
-    if "blocks.0.pos_embedding.embedding.weight" in bare:
-        return _umt5(bare, original=True)
+        residual = "encoder.down_blocks.0.resnets.0.norm1.gamma" in short
+        return _vae(_originals(short, vae22_keys() if residual else vae_keys()), original=False)
+    encoder = _encoder(short)
+    if encoder is not None:
+        return encoder
     title = next((what for sign, what in _SIGNS if any(re.fullmatch(sign, name) for name in (*short, *names))), None)
     return Description(
         kind="other", title=title or _unknown(names), shapes=MappingProxyType(short), original_names=True
     )
+
+
+def _encoder(short: Shapes) -> Description | None:
+    """Return what a text or image encoder is, None for anything else."""
+    if "encoder.block.0.layer.0.SelfAttention.q.weight" in short:
+        return _umt5(_originals(short, UMT5), original=False)
+    if "visual.transformer.0.attn.to_qkv.weight" in short:
+        return _clip(short, original=True)
+    vision = {strip(name, ("vision_model.",)): shape for name, shape in short.items()}
+    if {"pre_layrnorm.weight", "encoder.layers.0.self_attn.q_proj.weight"} <= vision.keys():
+        return _clip(_originals(vision, CLIP), original=False)
+    bare = {strip(name, ("encoder.",)): shape for name, shape in short.items()}
+    if "blocks.0.pos_embedding.embedding.weight" in bare:
+        return _umt5(bare, original=True)
+    return None
 
 
 def _originals(shapes: Shapes, keys: KeyMap) -> Shapes:
@@ -117,8 +132,13 @@ def _vae(shapes: Shapes, *, original: bool) -> Description:
     channels = shapes["conv2.weight"][0]
     residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in shapes) or channels == 48
     title = "a Wan 2.2 VAE (for TI2V-5B)" if residual else "a Wan 2.1 VAE"
-    kind: Kind = "other" if residual else "vae"
+    kind: Kind = "vae22" if residual else "vae"
     return Description(kind=kind, title=title, shapes=MappingProxyType(dict(shapes)), original_names=original)
+
+
+def _clip(shapes: Shapes, *, original: bool) -> Description:
+    title = "the CLIP image encoder of Wan" if original else "a CLIP image encoder"
+    return Description(kind="clip", title=title, shapes=MappingProxyType(dict(shapes)), original_names=original)
 
 
 def _umt5(shapes: Shapes, *, original: bool) -> Description:

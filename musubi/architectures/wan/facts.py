@@ -13,11 +13,14 @@ from musubi.core.errors import Issue, WeightsError
 from musubi.weights.naming import count_after
 
 if TYPE_CHECKING:
-    from musubi.architectures.wan.spec import Published
+    from musubi.architectures.wan.tasks import Form, Published
     from musubi.weights.checkpoint import Checkpoint
 
 HEAD_WIDTH = 128
 """Channels of an attention head in every published Wan transformer."""
+
+CLIP_WIDTH = 1280
+"""Channels of the features of the CLIP that Wan looks at pictures with."""
 
 LATENTS_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
@@ -50,6 +53,12 @@ class DitFacts:
     image_keys: bool
     """Whether cross-attention has keys and values for image tokens."""
 
+    def has_form(self, form: Form) -> bool:
+        """Tell whether a transformer takes and gives what one of this form does; how many tokens is its own."""
+        places = (self.image_tokens is None) == (form.positions is None)
+        image = self.image_keys == (self.image_dim is not None) == form.image
+        return places and image and (self.in_channels, self.out_channels) == (form.inputs, form.outputs)
+
     @classmethod
     def of(cls, checkpoint: Checkpoint, found: Description) -> Self:
         """Read the sizes; raises ``WeightsError`` if the number of heads cannot be told."""
@@ -73,20 +82,21 @@ class DitFacts:
 
 
 def published_facts(published: Published) -> DitFacts:
-    """Return the sizes of a published text-to-video transformer, without its file."""
+    """Return the sizes of a published transformer, without its file."""
+    form = published.form
     return DitFacts(
         dim=published.dim,
         ffn_dim=published.ffn_dim,
         num_heads=published.dim // HEAD_WIDTH,
         num_layers=published.num_layers,
-        in_channels=16,
-        out_channels=16,
+        in_channels=form.inputs,
+        out_channels=form.outputs,
         text_dim=4096,
         freq_dim=256,
         patch=(1, 2, 2),
-        image_dim=None,
-        image_tokens=None,
-        image_keys=False,
+        image_dim=CLIP_WIDTH if form.image else None,
+        image_tokens=form.positions,
+        image_keys=form.image,
     )
 
 
@@ -122,8 +132,8 @@ class VaeFacts:
             dim_mult=tuple(stage[0] // base_dim for stage in stages),
             num_res_blocks=len(stages[0]),
             temporal_downsample=tuple(temporal),
-            latents_mean=_numbers(checkpoint, "latents_mean") or LATENTS_MEAN,
-            latents_std=_numbers(checkpoint, "latents_std") or LATENTS_STD,
+            latents_mean=numbers(checkpoint, "latents_mean") or LATENTS_MEAN,
+            latents_std=numbers(checkpoint, "latents_std") or LATENTS_STD,
         )
 
 
@@ -169,7 +179,8 @@ def _heads(checkpoint: Checkpoint, dim: int) -> int:
     raise WeightsError("unknown number of attention heads", [problem])
 
 
-def _numbers(checkpoint: Checkpoint, name: str) -> tuple[float, ...] | None:
+def numbers(checkpoint: Checkpoint, name: str) -> tuple[float, ...] | None:
+    """Return a VAE's ``latents_mean`` or ``latents_std`` if the file's metadata or its config tells it."""
     told = checkpoint.metadata.get(f"wan_vae.{name}")
     values = json.loads(told) if told is not None else _config(checkpoint, "AutoencoderKLWan").get(name)
     return tuple(float(value) for value in values) if isinstance(values, list) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from musubi.architectures.wan.detect import Description, Kind, describe
 from musubi.architectures.wan.facts import DitFacts
-from musubi.architectures.wan.spec import PUBLISHED, Published
+from musubi.architectures.wan.tasks import PUBLISHED, Published
 from musubi.core.errors import Issue, WeightsError
 
 if TYPE_CHECKING:
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WANTED: Mapping[Kind, str] = MappingProxyType(
-    {"dit": "a Wan transformer", "vae": "the Wan 2.1 VAE", "umt5": "the umT5 encoder"}
+    {
+        "dit": "a Wan transformer",
+        "vae": "the Wan 2.1 VAE",
+        "vae22": "the Wan 2.2 VAE",
+        "umt5": "the umT5 encoder",
+        "clip": "the CLIP image encoder",
+    }
 )
-_OTHER_WIDTHS = (3072,)
-"""Widths of published Wan transformers that no task offers yet (TI2V-5B)."""
 
 
 @contextmanager
@@ -53,20 +57,24 @@ def expect(checkpoint: Checkpoint, kind: Kind, *, component: str) -> Description
 
 
 def expect_variant(checkpoint: Checkpoint, found: Description, facts: DitFacts, wanted: Published, task: str) -> None:
-    """Refuse a transformer of another variant or published size than the task's; other widths are the user's own.
+    """Refuse a transformer of another form or published width than the task's; other widths are the user's own.
 
     Raises:
         WeightsError: Names the task, the file and what the file is.
     """
-    fits = facts.in_channels == facts.out_channels == 16 and facts.image_dim is None and not facts.image_keys
-    sizes = {published.dim: published.title for published in PUBLISHED.values()}
-    if not fits or (facts.dim in (*sizes, *_OTHER_WIDTHS) and facts.dim != wanted.dim):
-        what = f"{sizes[facts.dim]} (width {facts.dim})" if fits and facts.dim in sizes else found.title
-        other = next((name for name, published in PUBLISHED.items() if fits and published.dim == facts.dim), None)
-        hint = (
-            f"use Wan.{other}()" if other else "this variant is not supported; supported are Wan 2.1 T2V 1.3B and 14B"
-        )
-        problem = Issue(checkpoint.label, f"is {what}, but the task {task!r} needs {wanted.title}", hint)
-        raise WeightsError("wrong weights for 'dit'", [problem])
+    widths = {published.dim for published in PUBLISHED.values()}
+    fits = facts.has_form(wanted.form)
+    if not fits or (facts.dim in widths and facts.dim != wanted.dim):
+        problem = Issue(checkpoint.label, f"is {found.title}, but {wanted.title} is needed", _others(facts))
+        raise WeightsError(f"wrong weights for the task {task!r}", [problem])
     if facts.dim != wanted.dim:
         logger.debug("%s has width %d, which no published model has; taken as %s", checkpoint.label, facts.dim, task)
+
+
+def _others(facts: DitFacts) -> str:
+    """Return which tasks a transformer is for, those of its width if there are any."""
+    alike = {name: published for name, published in PUBLISHED.items() if facts.has_form(published.form)}
+    names = [name for name, published in alike.items() if published.dim == facts.dim] or [*alike]
+    if not names:
+        return "this variant is not supported; give another file"
+    return f"it is for {' or '.join(f'Wan.{name}()' for name in names)}"

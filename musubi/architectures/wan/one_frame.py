@@ -35,7 +35,7 @@ class OneFrame(Spec):
         controls: The position of each control picture; the models were made for one or two.
 
     Example:
-        >>> from musubi.architectures.wan.one_frame import OneFrame
+        >>> from musubi import OneFrame
         >>> OneFrame(target=1, controls=(2, 0)).positions
         (0, 1, 2)
         >>> OneFrame(target=1, controls=(2, 0)).slots

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import attrs
 
-from musubi.architecture import Architecture, Component, Generation, Geometry, Interchange, Layout, Stage
+from musubi.architecture import (
+    Architecture,
+    Component,
+    Expert,
+    Generation,
+    Geometry,
+    Interchange,
+    Layout,
+    Roles,
+    Size,
+    Stage,
+)
 from musubi.architectures.wan.keys import DIT, TEXT_ENCODER
+from musubi.architectures.wan.one_frame import OneFrame
+from musubi.architectures.wan.sight import Sight, sight_of
+from musubi.architectures.wan.tasks import CLIP, PUBLISHED, T5, TOKENIZER, Published, Task
+from musubi.core.errors import Issue
 from musubi.core.fields import field, one_of
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
@@ -20,12 +34,8 @@ if TYPE_CHECKING:
     from musubi.noise.samplers import Sampler
     from musubi.noise.timesteps import TimestepSampler
 
-Task = Literal["t2v_1_3b", "t2v_14b"]
-
 TEXT_LENGTH = 512
 """Tokens the transformer sees of every caption, padding included."""
-
-GEOMETRY = Geometry(multiple=16, stride=8, frame_step=4, channels=16, patch=(1, 2, 2), fps=16.0)
 
 _SELF_ATTENTION = r"blocks\.\d+\.self_attn\.(q|k|v|o)"
 _CROSS_ATTENTION = r"blocks\.\d+\.cross_attn\.(q|k|v|o|k_img|v_img)"
@@ -39,52 +49,27 @@ _UMT5_XXL = Layout(
 )
 """All Linears of umT5's blocks; its embeddings, position biases and norms stay as they are."""
 
-_COMFY = "Comfy-Org/Wan_2.1_ComfyUI_repackaged@main:split_files"
-_OFFICIAL = "Wan-AI/Wan2.1-I2V-14B-720P@main"
-
-_NEGATIVE = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"  # noqa: RUF001
-    "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，"  # noqa: RUF001
-    "手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"  # noqa: RUF001
-)
-"""The negative prompt that Wan's authors ship."""
-
-
-@attrs.frozen(kw_only=True)
-class Published:
-    """What tells a published transformer: its title, widths and depth, and its file."""
-
-    title: str
-    dim: int
-    ffn_dim: int
-    num_layers: int
-    file: str
-
-
-PUBLISHED: Mapping[Task, Published] = MappingProxyType(
-    {
-        "t2v_1_3b": Published(
-            title="Wan 2.1 T2V 1.3B", dim=1536, ffn_dim=8960, num_layers=30, file="wan2.1_t2v_1.3B_bf16"
-        ),
-        "t2v_14b": Published(
-            title="Wan 2.1 T2V 14B", dim=5120, ffn_dim=13824, num_layers=40, file="wan2.1_t2v_14B_bf16"
-        ),
-    }
-)
+_SMALL_SIZES = ((832, 480), (480, 832))
 
 
 @attrs.frozen(kw_only=True)
 class Wan(Architecture):
-    """Wan 2.1, text to video and text to picture.
+    """Wan 2.1 and 2.2: clips and pictures from words, from pictures, and after control clips.
 
     Args:
         task: The published model whose architecture and defaults apply.
-        weights: Files to use instead of the published ones, by component: ``dit``, ``vae``, ``t5``, ``tokenizer``.
+        one_frame: Train a model that takes a picture to make single pictures from others, each at its place in time.
+        from_picture: Show ``ti2v_5b`` the first picture of every clip in training, as a generation from a picture does;
+            else it learns from words alone. (The other tasks that take pictures always see them.)
+        weights: Files to use instead of the published ones, by component: ``dit`` (``dit_high`` and ``dit_low`` of the
+            two experts of Wan 2.2 A14B), ``vae``, ``t5``, ``tokenizer``, and ``clip`` where a task needs it.
 
     Example:
         >>> from musubi import Wan
         >>> Wan.t2v_1_3b().with_weights(dit="wan2.1_t2v_1.3B_bf16.safetensors").weight("dit").name
         'wan2.1_t2v_1.3B_bf16.safetensors'
+        >>> [(expert.name, expert.low, expert.high) for expert in Wan.t2v_a14b().experts]
+        [('high', 0.875, 1.0), ('low', 0.0, 0.875)]
     """
 
     kind: ClassVar[str] = "wan"
@@ -92,6 +77,8 @@ class Wan(Architecture):
     cache_suffix: ClassVar[str] = "wan"
 
     task: Task = field(check=one_of(*PUBLISHED))
+    one_frame: OneFrame | None = None
+    from_picture: bool = False
 
     @classmethod
     def t2v_1_3b(cls) -> Self:
@@ -102,6 +89,59 @@ class Wan(Architecture):
     def t2v_14b(cls) -> Self:
         """Return Wan 2.1 T2V with 14 billion parameters."""
         return cls(task="t2v_14b")
+
+    @classmethod
+    def t2i_14b(cls) -> Self:
+        """Return Wan 2.1 T2V with 14 billion parameters, for pictures."""
+        return cls(task="t2i_14b")
+
+    @classmethod
+    def i2v_14b(cls, *, one_frame: OneFrame | None = None) -> Self:
+        """Return Wan 2.1 I2V with 14 billion parameters, which continues a picture."""
+        return cls(task="i2v_14b", one_frame=one_frame)
+
+    @classmethod
+    def flf2v_14b(cls, *, one_frame: OneFrame | None = None) -> Self:
+        """Return Wan 2.1 FLF2V with 14 billion parameters, which joins two pictures."""
+        return cls(task="flf2v_14b", one_frame=one_frame)
+
+    @classmethod
+    def t2v_1_3b_control(cls) -> Self:
+        """Return Wan 2.1 Fun Control with 1.3 billion parameters, which follows a clip."""
+        return cls(task="t2v_1_3b_control")
+
+    @classmethod
+    def t2v_14b_control(cls) -> Self:
+        """Return Wan 2.1 Fun Control with 14 billion parameters, which follows a clip."""
+        return cls(task="t2v_14b_control")
+
+    @classmethod
+    def i2v_14b_control(cls) -> Self:
+        """Return Wan 2.1 Fun Control with 14 billion parameters, which follows a clip and continues a picture."""
+        return cls(task="i2v_14b_control")
+
+    @classmethod
+    def t2v_a14b(cls) -> Self:
+        """Return Wan 2.2 T2V with two experts of 14 billion parameters."""
+        return cls(task="t2v_a14b")
+
+    @classmethod
+    def i2v_a14b(cls, *, one_frame: OneFrame | None = None) -> Self:
+        """Return Wan 2.2 I2V, which continues a picture, with two experts of 14 billion parameters."""
+        return cls(task="i2v_a14b", one_frame=one_frame)
+
+    @classmethod
+    def ti2v_5b(cls, *, from_picture: bool = False) -> Self:
+        """Return Wan 2.2 TI2V with 5 billion parameters and a VAE of its own: from words, and from a picture."""
+        return cls(task="ti2v_5b", from_picture=from_picture)
+
+    def problems(self) -> Iterable[Issue]:
+        """Yield unknown components, and what this task cannot do."""
+        yield from super().problems()
+        if self.one_frame is not None and not self._places_pictures:
+            yield Issue("one_frame", f"{self.title} makes no single pictures from others", "use Wan.i2v_14b()")
+        if self.from_picture and not sight_of(self.task).start:
+            yield Issue("from_picture", f"is for ti2v_5b, not for {self.title}", "leave it out")
 
     @property
     def published(self) -> Published:
@@ -114,9 +154,17 @@ class Wan(Architecture):
         return self.published.title
 
     @property
+    def sight(self) -> Sight:
+        """What the transformer sees beside noise and text."""
+        return sight_of(self.task, self.one_frame)
+
+    @property
     def geometry(self) -> Geometry:
-        """Sides in 16 pixels, clips of 4 k + 1 frames at 16 frames a second, 16 latent channels at an eighth."""
-        return GEOMETRY
+        """Clips of 4 k + 1 frames; 16 frames a second, sides in 16 pixels and 16 latent channels at an eighth.
+
+        Of TI2V 5B 24 frames a second, sides in 32 pixels and 48 channels at a sixteenth.
+        """
+        return self.published.geometry
 
     @property
     def layout(self) -> Layout:
@@ -145,38 +193,109 @@ class Wan(Architecture):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Latents from pixels, text from captions; each needs one component."""
+        """Latents from pixels, with what lies beside them, CLIP's features, text from captions: a component each."""
+        sight, single = self.sight, self.one_frame is not None
         return (
-            Stage(name="latents", components=("vae",), reads=("pixels",)),
+            _stage("latents", "vae", controls=sight.control or single),
+            *([_stage("clip", "clip", controls=single)] if sight.clip else []),
             Stage(name="text", components=("t5",), reads=("caption",)),
         )
 
     @property
-    def components(self) -> tuple[Component, ...]:
-        """The VAE, which can work in tiles of 8 pixels' multiples, and umT5-XXL with its 24 blocks."""
+    def request_stages(self) -> tuple[Stage, ...]:
+        """What a generation shows the model: pictures, a control clip, a clip to change, pictures for CLIP."""
+        sight, single = self.sight, self.one_frame is not None
+        shown = {
+            "image": (sight.image or sight.start) and not single,
+            "control": sight.control or single,
+            "video": not single,
+        }
+        stages = [Stage(name=name, components=("vae",), reads=()) for name, there in shown.items() if there]
+        return (*stages, *([Stage(name="clip", components=("clip",), reads=())] if sight.clip else []))
+
+    @property
+    def roles(self) -> Roles:
+        """A control clip or, for single pictures, control pictures; the others are parts of the item itself."""
+        return Roles(required=("control",)) if self.sight.control or self.one_frame is not None else Roles()
+
+    @property
+    def request_roles(self) -> Roles:
+        """The first picture, where the task continues one, the last one, a control clip, and a clip to change."""
+        sight = self.sight
+        if self.one_frame is not None:
+            return Roles(required=("control",), optional=("image", "last") if sight.clip else ())
+        required = [role for role, there in (("image", sight.image), ("control", sight.control)) if there]
+        optional = [role for role, there in (("image", sight.start), ("last", sight.image)) if there]
+        return Roles(required=tuple(required), optional=(*optional, "video"))
+
+    @property
+    def target_position(self) -> int | None:
+        """Where in time the single picture lies; None where clips are made."""
+        return None if self.one_frame is None else self.one_frame.target
+
+    def at_positions(self, target: int, controls: tuple[int, ...]) -> Self:
+        """Return the same variant, making single pictures at ``target`` in time from control pictures at ``controls``.
+
+        Raises:
+            ConfigError: The task takes no pictures, or the places are wrong.
+        """
+        if not self._places_pictures:
+            return super().at_positions(target, controls)
+        return self.replace(one_frame=OneFrame(target=target, controls=controls))
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """One model for all noise levels; of Wan 2.2 A14B one for high and one for low levels."""
+        border = self.published.boundary
+        if border is None:
+            return (Expert(),)
         return (
-            Component(name="vae", role="vae", tile=GEOMETRY.stride),
+            Expert(name="high", component="dit_high", low=border, high=1.0),
+            Expert(name="low", component="dit_low", low=0.0, high=border),
+        )
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The VAE, which can work in tiles, umT5-XXL with its 24 blocks, and CLIP where it is looked at."""
+        return (
+            Component(name="vae", role="vae", tile=self.geometry.stride),
+            *([Component(name="clip", role="image")] if self.sight.clip else []),
             Component(name="t5", role="text", layout=_UMT5_XXL, keys=TEXT_ENCODER, tables=("encoder.shared",)),
         )
 
     @property
     def timesteps(self) -> TimestepSampler:
-        """Logit-normal noise levels shifted by 3, the reference's advice for this model."""
+        """Logit-normal noise levels, shifted: by 3 as the reference advises for Wan 2.1, for 2.2 as in generation."""
         from musubi.noise.timesteps import Shift
 
-        return Shift(shift=3.0)
+        return Shift(shift=self.published.training_shift)
 
     @property
     def sampler(self) -> Sampler:
-        """UniPC on a grid shifted by 5, as published."""
+        """UniPC on a shifted grid, as published."""
         from musubi.noise.samplers import UniPC
 
-        return UniPC(shift=5.0)
+        return UniPC(shift=self.published.shift)
+
+    def sampler_for(self, size: Size) -> Sampler:
+        """Return UniPC with the shift that is published for the size: 832 x 480 has another one in some tasks."""
+        small = self.published.small_shift
+        return self.sampler if small is None or size not in _SMALL_SIZES else self.sampler.replace(shift=small)
 
     @property
     def generation(self) -> Generation:
         """The authors' defaults."""
-        return Generation(size=(832, 480), frames=81, steps=50, guidance=5.0, fps=16.0, negative=_NEGATIVE)
+        from musubi.noise.per_expert import PerExpert
+
+        published, scale = self.published, self.published.guidance
+        return Generation(
+            size=published.size,
+            frames=published.frames,
+            steps=published.steps,
+            guidance=PerExpert(high=scale[0], low=scale[1]) if isinstance(scale, tuple) else scale,
+            fps=published.geometry.fps,
+            negative=published.negative,
+        )
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -190,24 +309,27 @@ class Wan(Architecture):
     @property
     def interchange(self) -> Interchange:
         """Original names with alpha load whole in ComfyUI and in diffusers, for any subset of modules."""
-        return Interchange(layout="comfy", diffusers="WanPipeline")
+        sees = self.sight.image or self.sight.control
+        return Interchange(layout="comfy", diffusers="WanImageToVideoPipeline" if sees else "WanPipeline")
 
     def linears(self) -> Mapping[str, tuple[int, int]]:
         """Return (inputs, outputs) of every Linear of the published transformer by original name; imports torch."""
-        from musubi.architectures.wan.denoiser import empty_transformer
         from musubi.architectures.wan.facts import published_facts
+        from musubi.architectures.wan.transformer import empty_transformer
         from musubi.networks.groups import shapes_of
 
         return shapes_of(empty_transformer(published_facts(self.published)), self.keys)
 
     def default_weights(self) -> Mapping[str, WeightsRef]:
         """Return where each component is published."""
-        return {
-            "dit": WeightsRef(f"{_COMFY}/diffusion_models/{self.published.file}.safetensors"),
-            "vae": WeightsRef(f"{_COMFY}/vae/wan_2.1_vae.safetensors"),
-            "t5": WeightsRef(f"{_OFFICIAL}:models_t5_umt5-xxl-enc-bf16.pth"),
-            "tokenizer": WeightsRef("Wan-AI/Wan2.1-T2V-14B@main:google/umt5-xxl"),
+        files = {
+            **self.published.files,
+            "vae": self.published.vae,
+            **({"clip": CLIP} if self.sight.clip else {}),
+            "t5": T5,
+            "tokenizer": TOKENIZER,
         }
+        return {component: WeightsRef(file) for component, file in files.items()}
 
     def codec(self) -> WanCodec:
         """Return the VAE and text side; imports torch."""
@@ -220,3 +342,13 @@ class Wan(Architecture):
         from musubi.architectures.wan.denoiser import WanDenoiser
 
         return WanDenoiser(self)
+
+    @property
+    def _places_pictures(self) -> bool:
+        """Whether pictures can be given places in time: their latents come with a mask."""
+        sight = sight_of(self.task)
+        return sight.image and not sight.control
+
+
+def _stage(name: str, component: str, *, controls: bool) -> Stage:
+    return Stage(name=name, components=(component,), reads=("pixels", "controls") if controls else ("pixels",))

@@ -65,3 +65,31 @@ def umt5(*, dim: int = 4096, ffn: int = 10240, heads: int = 64, layers: int = 24
 
 def _linear(shapes: Shapes, name: str, rows: int, columns: int) -> None:
     shapes |= {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+FILES: dict[str, Shapes] = {
+    "t2v 1.3B": transformer(SMALL),
+    "t2v 14B": transformer(LARGE),
+    "i2v 14B": transformer(LARGE, inputs=36, clip=True),
+    "flf2v 14B": transformer(LARGE, inputs=36, clip=True, flf=True),
+    "control 1.3B": transformer(SMALL, inputs=48, clip=True),
+    "control 14B": transformer(LARGE, inputs=48, clip=True),
+    "i2v A14B": transformer(LARGE, inputs=36),
+    "ti2v 5B": transformer(Size(3072, 14336, 30), inputs=48, outputs=48),
+}
+"""Everything that is published, as far as names and shapes tell it apart."""
+
+TASKS = {
+    "t2v_1_3b": "t2v 1.3B",
+    "t2v_14b": "t2v 14B",
+    "t2i_14b": "t2v 14B",
+    "i2v_14b": "i2v 14B",
+    "flf2v_14b": "flf2v 14B",
+    "t2v_1_3b_control": "control 1.3B",
+    "t2v_14b_control": "control 14B",
+    "i2v_14b_control": "control 14B",
+    "t2v_a14b": "t2v 14B",
+    "i2v_a14b": "i2v A14B",
+    "ti2v_5b": "ti2v 5B",
+}
+"""Which of these files each task is for."""

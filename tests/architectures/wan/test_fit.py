@@ -8,6 +8,7 @@ import torch
 
 from musubi.architecture import Expert
 from musubi.architectures.wan.spec import Wan
+from musubi.architectures.wan.tasks import PUBLISHED, Task
 from musubi.core.errors import WeightsError
 from musubi.testing.checkpoints import tiny_wan
 from tests.architectures.wan import published
@@ -18,20 +19,26 @@ CPU = torch.device("cpu")
 
 def _refusal(wan: Wan) -> str:
     with pytest.raises(WeightsError) as caught:
-        wan.denoiser().empty(Expert())
+        wan.denoiser().empty(wan.experts[0])
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("wan", "size"), [(Wan.t2v_1_3b(), published.SMALL), (Wan.t2v_14b(), published.LARGE)], ids=["1.3B", "14B"]
-)
-def test_a_published_file_fits_its_task(wan: Wan, size: published.Size, tmp_path: Path) -> None:
-    path = write_sparse(tmp_path / "dit.safetensors", published.transformer(size))
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_a_published_file_fits_its_tasks_and_is_refused_by_all_others(task: Task, tmp_path: Path) -> None:
+    fitting = {name for name, file in published.TASKS.items() if file == published.TASKS[task]}
+    path = write_sparse(tmp_path / "dit.safetensors", published.FILES[published.TASKS[task]])
 
-    model = wan.with_weights(dit=path).denoiser().empty(Expert())
-
-    assert all(parameter.is_meta for parameter in model.parameters())
-    assert sum(parameter.numel() for parameter in model.parameters()) > 1.4e9
+    for other in PUBLISHED:
+        wan = Wan(task=other)
+        asked = wan.with_weights(**{expert.component: path for expert in wan.experts})
+        if other in fitting:
+            model = asked.denoiser().empty(asked.experts[-1])
+            assert all(parameter.is_meta for parameter in model.parameters())
+            assert sum(parameter.numel() for parameter in model.parameters()) > 1.4e9
+        else:
+            message = _refusal(asked)
+            assert f"but {wan.title} is needed" in message
+            assert {name for name in PUBLISHED if f"Wan.{name}()" in message} == fitting
 
 
 def test_the_other_size_is_refused_naming_task_file_and_size(tmp_path: Path) -> None:
@@ -40,9 +47,9 @@ def test_the_other_size_is_refused_naming_task_file_and_size(tmp_path: Path) -> 
     message = _refusal(Wan.t2v_14b().with_weights(dit=path))
 
     assert "small.safetensors" in message
-    assert "is Wan 2.1 T2V 1.3B (width 1536)" in message
-    assert "the task 't2v_14b' needs Wan 2.1 T2V 14B" in message
-    assert "use Wan.t2v_1_3b()" in message
+    assert "wrong weights for the task 't2v_14b'" in message
+    assert "is a Wan T2V transformer of width 1536, but Wan 2.1 T2V 14B is needed" in message
+    assert "it is for Wan.t2v_1_3b()" in message
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_the_other_size_is_refused_naming_task_file_and_size(tmp_path: Path) -> 
         (published.transformer(published.LARGE, inputs=36, clip=True, flf=True), "FLF2V"),
         (published.transformer(published.LARGE, inputs=48, clip=True), "Fun Control"),
         (published.transformer(published.LARGE, inputs=36), "Wan 2.2 I2V-A14B"),
-        (published.transformer(published.Size(3072, 14336, 30), inputs=48, outputs=48), "TI2V-5B"),
+        (published.FILES["ti2v 5B"], "TI2V-5B"),
         ({**published.transformer(published.LARGE), "vace_blocks.0.after_proj.weight": (4, 4)}, "VACE"),
         ({"double_blocks.0.img_attn_qkv.weight": (9216, 3072)}, "HunyuanVideo"),
         ({"something.weight": (4, 4)}, "an unknown checkpoint (1 tensors: something.weight)"),
@@ -92,3 +99,14 @@ def test_a_file_of_4_bits_is_refused_before_its_shapes_confuse(tmp_path: Path) -
     path = write_sparse(tmp_path / "nvfp4.safetensors", shapes)
 
     assert "quantised in a way that is not supported" in _refusal(Wan.t2v_1_3b().with_weights(dit=path))
+
+
+def test_each_expert_finds_its_transformer_in_a_folder_of_a_whole_pipeline(tmp_path: Path) -> None:
+    tiny = tiny_wan(tmp_path, task="t2v_a14b", layout="diffusers")
+    whole = tiny.with_weights(dit_high=tmp_path, dit_low=tmp_path)
+
+    for expert in tiny.experts:
+        one, other = (
+            wan.denoiser().load(expert, device=CPU, dtype=torch.float32).state_dict() for wan in (tiny, whole)
+        )
+        assert all(torch.equal(value, other[name]) for name, value in one.items())

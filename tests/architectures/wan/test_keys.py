@@ -1,38 +1,55 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import nn
 
-from musubi.architectures.wan.denoiser import empty_transformer
 from musubi.architectures.wan.detect import describe
-from musubi.architectures.wan.facts import DitFacts, TextFacts
+from musubi.architectures.wan.facts import DitFacts, TextFacts, published_facts
 from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.spec import Wan
+from musubi.architectures.wan.tasks import PUBLISHED, Task
 from musubi.architectures.wan.text import empty_umt5
+from musubi.architectures.wan.transformer import empty_transformer
 from musubi.keymap import KeyMap
 from tests.architectures.wan import published
 from tests.architectures.wan.fakes import header_only
 
-VARIANTS = [
-    pytest.param(published.transformer(published.SMALL), 825, id="t2v-1.3B"),
-    pytest.param(published.transformer(published.LARGE), 1095, id="t2v-14B"),
-    pytest.param(published.transformer(published.LARGE, inputs=36, clip=True), 1303, id="i2v-14B"),
-    pytest.param(published.transformer(published.LARGE, inputs=36, clip=True, flf=True), 1304, id="flf2v-14B"),
-    pytest.param(published.transformer(published.SMALL, inputs=48, clip=True), 983, id="fun-control-1.3B"),
-    pytest.param(published.transformer(published.LARGE, inputs=36), 1095, id="i2v-A14B"),
-    pytest.param(published.transformer(published.Size(3072, 14336, 30), inputs=48, outputs=48), 825, id="ti2v-5B"),
-]
+COUNTS = {
+    "t2v_1_3b": (825, 300),
+    "t2v_14b": (1095, 400),
+    "t2i_14b": (1095, 400),
+    "i2v_14b": (1303, 480),
+    "flf2v_14b": (1304, 480),
+    "t2v_1_3b_control": (983, 360),
+    "t2v_14b_control": (1303, 480),
+    "i2v_14b_control": (1303, 480),
+    "t2v_a14b": (1095, 400),
+    "i2v_a14b": (1095, 400),
+    "ti2v_5b": (825, 300),
+}
+"""How many tensors a published transformer has, and how many of its modules a LoRA adapts."""
 
 
-@pytest.mark.parametrize(("shapes", "count"), VARIANTS)
-def test_every_variant_maps_completely_and_back_at_published_size(shapes: published.Shapes, count: int) -> None:
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_every_task_maps_completely_and_back_at_published_size(task: Task) -> None:
+    shapes = published.FILES[published.TASKS[task]]
+    facts = published_facts(PUBLISHED[task])
     checkpoint = header_only(shapes)
 
-    model = empty_transformer(DitFacts.of(checkpoint, describe(checkpoint)))
+    model = empty_transformer(facts)
+    adapted = [name for name in Wan(task=task).linears() if selects(Wan(task=task).layout.adapters, name)]
 
-    assert len(shapes) == count
+    assert facts == DitFacts.of(checkpoint, describe(checkpoint))
+    assert (len(shapes), len(adapted)) == COUNTS[task]
     _assert_bijection(shapes, model, DIT)
+
+
+def selects(patterns: tuple[str, ...], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def test_the_text_encoder_maps_completely_and_back_at_published_size() -> None:

@@ -1,0 +1,154 @@
+"""Tiny random networks of every Wan task, in the library's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    from torch import nn
+    from transformers import CLIPVisionModel, UMT5EncoderModel
+
+_TEXT_DIM = 32
+_CLIP_DIM = 80
+_CLIP_TOKENS = 17
+_LOOKED_UP = ("shared.weight", "encoder.embed_tokens.weight")
+
+
+@attrs.frozen(kw_only=True)
+class _Form:
+    """How a task's networks differ from those of text to video; ``image_tokens`` are FLF2V's learned positions."""
+
+    in_channels: int = 16
+    out_channels: int = 16
+    image: bool = False
+    image_tokens: int | None = None
+    clip: bool = False
+    transformers: tuple[str, ...] = ("dit",)
+
+
+_PAIR = ("dit_high", "dit_low")
+_CONTROL = _Form(in_channels=48, image=True)
+_FORMS: Mapping[str, _Form] = MappingProxyType(
+    {
+        "i2v_14b": _Form(in_channels=36, image=True, clip=True),
+        "flf2v_14b": _Form(in_channels=36, image=True, image_tokens=2 * _CLIP_TOKENS, clip=True),
+        "t2v_1_3b_control": _CONTROL,
+        "t2v_14b_control": _CONTROL,
+        "i2v_14b_control": attrs.evolve(_CONTROL, clip=True),
+        "t2v_a14b": _Form(transformers=_PAIR),
+        "i2v_a14b": _Form(in_channels=36, transformers=_PAIR),
+        "ti2v_5b": _Form(in_channels=48, out_channels=48),
+    }
+)
+"""Tasks whose networks are not those of Wan 2.1 text to video."""
+
+
+def tiny_networks(task: str, *, dim: int, head_dim: int, num_layers: int, seed: int) -> dict[str, nn.Module]:
+    """Return the networks of a task by component, in evaluation mode; the caller's generator does not notice."""
+    import torch
+
+    form = _FORMS.get(task, _Form())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first, *others = form.transformers
+        networks: dict[str, nn.Module] = {first: _transformer(form, dim, head_dim, num_layers)}
+        networks |= {"vae": _vae(large=form.out_channels == 48), "t5": _text_encoder()}
+        for name in (first, "t5"):
+            _enliven(networks[name])
+        for name in others:
+            networks[name] = _enliven(_transformer(form, dim, head_dim, num_layers))
+        if form.clip:
+            networks["clip"] = _enliven(_clip())
+    return {name: network.eval() for name, network in networks.items()}
+
+
+def _transformer(form: _Form, dim: int, head_dim: int, num_layers: int) -> WanTransformer3DModel:
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    transformer: WanTransformer3DModel = WanTransformer3DModel(
+        num_attention_heads=dim // head_dim,
+        attention_head_dim=head_dim,
+        in_channels=form.in_channels,
+        out_channels=form.out_channels,
+        text_dim=_TEXT_DIM,
+        freq_dim=32,
+        ffn_dim=2 * dim,
+        num_layers=num_layers,
+        image_dim=_CLIP_DIM if form.image else None,
+        added_kv_proj_dim=dim if form.image else None,
+        rope_max_seq_len=1024,
+        pos_embed_seq_len=form.image_tokens,
+    )
+    return transformer
+
+
+def _vae(*, large: bool) -> AutoencoderKLWan:
+    """Return a VAE of Wan 2.1, or a ``large`` one, of Wan 2.2 TI2V-5B."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    from musubi.architectures.wan.vae22_facts import LATENTS_MEAN_22, LATENTS_STD_22
+
+    if not large:
+        small: AutoencoderKLWan = AutoencoderKLWan(base_dim=4)
+        return small
+    vae: AutoencoderKLWan = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=48,
+        latents_mean=list(LATENTS_MEAN_22),
+        latents_std=list(LATENTS_STD_22),
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+    )
+    return vae
+
+
+def _text_encoder() -> UMT5EncoderModel:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(
+        UMT5Config(vocab_size=128, d_model=_TEXT_DIM, d_kv=16, d_ff=64, num_heads=2, num_layers=2, dropout_rate=0.0)
+    )
+
+
+def _clip() -> CLIPVisionModel:
+    """Return an image encoder that sees squares of 56 pixels, sixteen patches of 14."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=_CLIP_DIM,
+            intermediate_size=2 * _CLIP_DIM,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            image_size=56,
+            patch_size=14,
+            hidden_act="gelu",
+        )
+    )
+
+
+def _enliven(model: nn.Module) -> nn.Module:
+    """Give every parameter random values, so that a tensor in a wrong place shows; return the model."""
+    import torch
+    from torch import nn
+
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and not name.endswith("scale_shift_table"):
+            fan_in = parameter[0].numel()
+            nn.init.normal_(parameter, std=1.0 if name in _LOOKED_UP else fan_in**-0.5)
+        elif "norm" in name and name.endswith("weight"):
+            nn.init.normal_(parameter, mean=1.0, std=0.1)
+        else:
+            with torch.no_grad():
+                parameter.normal_(std=0.1)
+    return model
