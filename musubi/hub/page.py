@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -41,6 +42,7 @@ def card(
     *,
     repo: str,
     file: str,
+    others: Mapping[str, LoRAFile] = MappingProxyType({}),
     samples: Sequence[Shown] = (),
     base_model: str | None = None,
     licence: str | None = None,
@@ -51,6 +53,7 @@ def card(
         lora: The weights; everything that is told about their making comes from their metadata.
         repo: The repository it will be in, ``owner/name``.
         file: The name of the weights' file there.
+        others: What lies beside it by name: the weights of other experts, of a model that has several.
         samples: Pictures or clips to show.
         base_model: The base model's repository; by default what the LoRA was trained on, if that is on the Hub.
         licence: The licence's identifier on the Hub; by default the base model's, if the LoRA carries it.
@@ -64,9 +67,9 @@ def card(
         _introduction(lora, base, terms),
         *_gallery(samples),
         "## Use",
-        _usage(repo, file),
+        _usage(repo, (file, *others)),
         "## Training",
-        _table((name, lora.metadata[key]) for name, key in _SHOWN if lora.metadata.get(key)),
+        *_settings({file: lora, **others}),
         "`training.toml` beside this page has every setting.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -116,17 +119,27 @@ def _gallery(samples: Sequence[Shown]) -> list[str]:
     return lines
 
 
-def _usage(repo: str, file: str) -> str:
+def _usage(repo: str, files: Sequence[str]) -> str:
+    uses = [f'pipeline = pipeline.with_lora(hub.pull("{repo}@main:{file}"), weight=1.0)\n' for file in files]
+    also = "The file also loads" if len(files) == 1 else "The files, each for its expert, also load"
     return (
         "```python\n"
         "from musubi import Pipeline, hub\n"
         "\n"
         "pipeline = Pipeline(model=...)  # the base model named above\n"
-        f'pipeline = pipeline.with_lora(hub.pull("{repo}@main:{file}"), weight=1.0)\n'
+        f"{''.join(uses)}"
         "```\n"
         "\n"
-        "The file also loads in ComfyUI and in diffusers (`load_lora_weights`)."
+        f"{also} in ComfyUI and in diffusers (`load_lora_weights`)."
     )
+
+
+def _settings(files: Mapping[str, LoRAFile]) -> Iterable[str]:
+    """Yield a table of settings for each file, under its name where there are several."""
+    for file, lora in files.items():
+        if len(files) > 1:
+            yield f"### {_plain(file)}"
+        yield _table((name, lora.metadata[key]) for name, key in _SHOWN if lora.metadata.get(key))
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

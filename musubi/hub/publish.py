@@ -88,7 +88,8 @@ def stage(
 ) -> Path:
     """Write what ``push`` would upload to a folder, without the network, and return the folder.
 
-    It holds the weights (``.safetensors``), ``README.md``, ``training.toml`` and ``samples/``.
+    It holds the weights (``.safetensors``, one file for each expert that has its own), ``README.md``,
+    ``training.toml`` and ``samples/``.
     """
     from musubi.networks.file import LoRAFile
     from musubi.training.result import TrainResult
@@ -96,11 +97,18 @@ def stage(
     check_repo(repo)
     target = Path(folder)
     chosen = samples if samples is not None else what.samples[-8:] if isinstance(what, TrainResult) else ()
-    lora = what.lora if isinstance(what, TrainResult) else what if isinstance(what, LoRAFile) else LoRAFile.load(what)
-    file = f"{_file_name(lora.metadata.get('ss_output_name', '') or repo.rpartition('/')[2])}.safetensors"
-    lora.save(target / file)
+    if isinstance(what, TrainResult):
+        loras = what.loras
+    else:
+        loras = (what if isinstance(what, LoRAFile) else LoRAFile.load(what),)
+    files = {_file_of(lora, repo): lora for lora in loras}
+    for name, each in files.items():
+        each.save(target / name)
+    (file, lora), *others = files.items()
     pictures = _copy([Path(sample) for sample in chosen], target)
-    page = card(lora, repo=repo, file=file, samples=pictures, base_model=base_model, licence=licence)
+    page = card(
+        lora, repo=repo, file=file, others=dict(others), samples=pictures, base_model=base_model, licence=licence
+    )
     atomic.write_text(target / "README.md", page)
     atomic.write_text(target / "training.toml", _settings(lora))
     return target
@@ -110,6 +118,10 @@ def check_repo(repo: str) -> None:
     """Make sure that a repository is named as the Hub names them; raises ``ConfigError``."""
     if not _REPO.fullmatch(repo):
         raise ConfigError("hub", [Issue("repo", f"must be owner/name, got {repo!r}", "e.g. me/clay-style")])
+
+
+def _file_of(lora: LoRAFile, repo: str) -> str:
+    return f"{_file_name(lora.metadata.get('ss_output_name', '') or repo.rpartition('/')[2])}.safetensors"
 
 
 def _file_name(name: str) -> str:

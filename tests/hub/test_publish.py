@@ -125,3 +125,18 @@ def test_settings_from_elsewhere_are_left_out(lora: LoRAFile, tmp_path: Path) ->
     folder = stage(strange, tmp_path / "staged", repo="me/clay")
 
     assert (folder / "training.toml").read_text(encoding="utf-8") == ""
+
+
+def test_the_files_of_both_experts_are_published_on_one_page(
+    result: TrainResult, lora: LoRAFile, tmp_path: Path
+) -> None:
+    low = attrs.evolve(lora, metadata={**lora.metadata, "ss_output_name": "clay_low", "ss_network_dim": "77"})
+    both = attrs.evolve(result, experts={"high": result.path, "low": low.save(tmp_path / "clay_low.safetensors")})
+
+    folder = stage(both, tmp_path / "staged", repo="me/clay")
+
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == ["clay_low.safetensors", WEIGHTS]
+    assert all(f'with_lora(hub.pull("me/clay@main:{name}")' in page for name in (WEIGHTS, "clay_low.safetensors"))
+    assert "### clay\\_low.safetensors" in page
+    assert "| rank | 77 |" in page
