@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
 from diffusers import WanPipeline as DiffusersPipeline
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
-from torch.nn import functional
 
 from musubi.architectures.wan.api import WanPipeline
-from musubi.architectures.wan.spec import TEXT_LENGTH, Wan
+from musubi.architectures.wan.spec import Wan
 from musubi.inference.decoding import decode, opened_decoder
 from musubi.inference.denoising import ready
 from musubi.inference.engine import draw_noise, sample_latents
@@ -25,20 +22,11 @@ from musubi.inference.media import Video
 from musubi.inference.prompts import encode_prompts
 from musubi.noise.guidance import ClassifierFree
 from musubi.testing.checkpoints import tiny_wan
+from tests.inference.reference_grid import ReferenceGrid, padded
 
 PROMPT, NEGATIVE = "a clay fox walks through snow", "grey"
 SIZE, FRAMES, STEPS, SEED, GUIDANCE, WEIGHT = (64, 48), 9, 4, 7, 2.0, 0.8
 CPU = torch.device("cpu")
-
-
-class ReferenceGrid(UniPCMultistepScheduler):
-    """diffusers' solver on the reference's noise levels, which its pipeline has no argument for."""
-
-    def set_timesteps(self, num_inference_steps: int, device: str | None = None, **_: object) -> None:
-        grid = np.linspace(np.float32(0.999), 0, num_inference_steps + 1)[:-1]
-        super().set_timesteps(  # type: ignore[misc]
-            num_inference_steps, device=device, sigmas=grid
-        )
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +44,11 @@ def diffusers_frames(wan: Wan, wan_lora: Path, tmp_path_factory: pytest.TempPath
     )
     pipeline.set_progress_bar_config(disable=True)
     prompts = encode_prompts(wan, [PROMPT, NEGATIVE], device=CPU, dtype=torch.float32)
-    texts = [_padded(prompts.tensors[text]["varlen_t5"]) for text in (PROMPT, NEGATIVE)]
+    texts = [padded(prompts.tensors[text]["varlen_t5"]) for text in (PROMPT, NEGATIVE)]
     frames = {"bare": _draw(pipeline, texts)}
     pipeline.load_lora_weights(wan_lora, adapter_name="clay")
     pipeline.set_adapters("clay", WEIGHT)
     return {**frames, "lora": _draw(pipeline, texts)}
-
-
-def _padded(text: Tensor) -> Tensor:
-    return functional.pad(text, (0, 0, 0, TEXT_LENGTH - len(text)))[None]
 
 
 def _draw(pipeline: Any, texts: list[Tensor]) -> Tensor:
