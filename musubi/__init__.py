@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from musubi.architectures.wan.api import WanDataset as WanDataset
     from musubi.architectures.wan.api import WanPipeline as WanPipeline
     from musubi.architectures.wan.api import WanTrainer as WanTrainer
+    from musubi.architectures.wan.one_frame import OneFrame as OneFrame
     from musubi.architectures.wan.spec import Wan as Wan
     from musubi.cache.cache import Cache as Cache
     from musubi.cache.diff import Diff as Diff
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from musubi.data.windows import Spread as Spread
     from musubi.data.windows import Windows as Windows
     from musubi.inference.engine import SamplingCancelledError as SamplingCancelledError
+    from musubi.inference.latents import Latents as Latents
     from musubi.inference.loras import LoRAUse as LoRAUse
     from musubi.inference.media import Image as Image
     from musubi.inference.media import Video as Video
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from musubi.inference.prompt_line import PromptLine as PromptLine
     from musubi.inference.request import Request as Request
     from musubi.inference.session import Session as Session
+    from musubi.inference.single_frame import SingleFrame as SingleFrame
     from musubi.memory.activation_offload import ActivationOffload as ActivationOffload
     from musubi.memory.attention import Attention as Attention
     from musubi.memory.block_swap import BlockSwap as BlockSwap
@@ -117,6 +120,7 @@ if TYPE_CHECKING:
     from musubi.networks.network import Network as Network
     from musubi.networks.rules import Rule as Rule
     from musubi.networks.targets import Targets as Targets
+    from musubi.noise.dpm import DPMPlusPlus as DPMPlusPlus
     from musubi.noise.guidance import ClassifierFree as ClassifierFree
     from musubi.noise.guidance import Guidance as Guidance
     from musubi.noise.loss import MSE as MSE
@@ -124,9 +128,11 @@ if TYPE_CHECKING:
     from musubi.noise.loss import Loss as Loss
     from musubi.noise.loss import SmoothL1 as SmoothL1
     from musubi.noise.mixture import Mixture as Mixture
+    from musubi.noise.per_expert import PerExpert as PerExpert
     from musubi.noise.samplers import Euler as Euler
     from musubi.noise.samplers import Sampler as Sampler
     from musubi.noise.samplers import UniPC as UniPC
+    from musubi.noise.skip_layer import SkipLayer as SkipLayer
     from musubi.noise.timesteps import LogitNormal as LogitNormal
     from musubi.noise.timesteps import Mode as Mode
     from musubi.noise.timesteps import ResolutionShift as ResolutionShift
@@ -160,6 +166,7 @@ if TYPE_CHECKING:
     from musubi.optim.torch_schedule import TorchSchedule as TorchSchedule
     from musubi.training.about import About as About
     from musubi.training.ema import EMA as EMA
+    from musubi.training.experts import ExpertTraining as ExpertTraining
     from musubi.training.extract import extract_lora as extract_lora
     from musubi.training.merge import merge_loras as merge_loras
     from musubi.training.prior import PriorPreservation as PriorPreservation
@@ -194,6 +201,7 @@ _HOME = {
     "architectures.qwen_image.api": ("QwenImageCache", "QwenImageDataset", "QwenImagePipeline", "QwenImageTrainer"),
     "architectures.qwen_image.spec": ("QwenImage",),
     "architectures.wan.api": ("WanCache", "WanDataset", "WanPipeline", "WanTrainer"),
+    "architectures.wan.one_frame": ("OneFrame",),
     "architectures.wan.spec": ("Wan",),
     "cache.cache": ("Cache",),
     "cache.diff": ("Diff",),
@@ -228,6 +236,7 @@ _HOME = {
     "data.sources.source": ("Source",),
     "data.windows": ("Chunk", "Full", "Head", "Slide", "Spread", "Windows"),
     "inference.engine": ("SamplingCancelledError",),
+    "inference.latents": ("Latents",),
     "inference.loras": ("LoRAUse",),
     "inference.media": ("Image", "Video"),
     "inference.pipeline": ("Pipeline",),
@@ -235,6 +244,7 @@ _HOME = {
     "inference.prompt_line": ("PromptLine",),
     "inference.request": ("Request",),
     "inference.session": ("Session",),
+    "inference.single_frame": ("SingleFrame",),
     "memory.activation_offload": ("ActivationOffload",),
     "memory.attention": ("Attention",),
     "memory.block_swap": ("BlockSwap",),
@@ -256,10 +266,13 @@ _HOME = {
     "networks.network": ("AdapterNetwork", "Network"),
     "networks.rules": ("Rule",),
     "networks.targets": ("Targets",),
+    "noise.dpm": ("DPMPlusPlus",),
     "noise.guidance": ("ClassifierFree", "Guidance"),
     "noise.loss": ("MSE", "Huber", "Loss", "SmoothL1"),
     "noise.mixture": ("Mixture",),
+    "noise.per_expert": ("PerExpert",),
     "noise.samplers": ("Euler", "Sampler", "UniPC"),
+    "noise.skip_layer": ("SkipLayer",),
     "noise.timesteps": (
         "LogitNormal",
         "Mode",
@@ -280,6 +293,7 @@ _HOME = {
     "optim.torch_schedule": ("TorchSchedule",),
     "training.about": ("About",),
     "training.ema": ("EMA",),
+    "training.experts": ("ExpertTraining",),
     "training.extract": ("extract_lora",),
     "training.merge": ("merge_loras",),
     "training.progress": ("ProgressBar",),

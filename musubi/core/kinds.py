@@ -79,9 +79,16 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             {
                 "euler": "musubi.noise.samplers:Euler",
                 "unipc": "musubi.noise.samplers:UniPC",
+                "dpm++": "musubi.noise.dpm:DPMPlusPlus",
             }
         ),
-        "guidance": MappingProxyType({"classifier_free": "musubi.noise.guidance:ClassifierFree"}),
+        "guidance": MappingProxyType(
+            {
+                "classifier_free": "musubi.noise.guidance:ClassifierFree",
+                "skip_layer": "musubi.noise.skip_layer:SkipLayer",
+                "per_expert": "musubi.noise.per_expert:PerExpert",
+            }
+        ),
         "network": MappingProxyType(
             {
                 "lora": "musubi.networks.lora:LoRA",
