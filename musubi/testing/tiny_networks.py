@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import attrs
+from musubi.architectures.wan.spec import Wan
+from musubi.architectures.wan.tasks import Form, Task
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -20,62 +19,34 @@ _CLIP_TOKENS = 17
 _LOOKED_UP = ("shared.weight", "encoder.embed_tokens.weight")
 
 
-@attrs.frozen(kw_only=True)
-class _Form:
-    """How a task's networks differ from those of text to video; ``image_tokens`` are FLF2V's learned positions."""
-
-    in_channels: int = 16
-    out_channels: int = 16
-    image: bool = False
-    image_tokens: int | None = None
-    clip: bool = False
-    transformers: tuple[str, ...] = ("dit",)
-
-
-_PAIR = ("dit_high", "dit_low")
-_CONTROL = _Form(in_channels=48, image=True)
-_FORMS: Mapping[str, _Form] = MappingProxyType(
-    {
-        "i2v_14b": _Form(in_channels=36, image=True, clip=True),
-        "flf2v_14b": _Form(in_channels=36, image=True, image_tokens=2 * _CLIP_TOKENS, clip=True),
-        "t2v_1_3b_control": _CONTROL,
-        "t2v_14b_control": _CONTROL,
-        "i2v_14b_control": attrs.evolve(_CONTROL, clip=True),
-        "t2v_a14b": _Form(transformers=_PAIR),
-        "i2v_a14b": _Form(in_channels=36, transformers=_PAIR),
-        "ti2v_5b": _Form(in_channels=48, out_channels=48),
-    }
-)
-"""Tasks whose networks are not those of Wan 2.1 text to video."""
-
-
-def tiny_networks(task: str, *, dim: int, head_dim: int, num_layers: int, seed: int) -> dict[str, nn.Module]:
+def tiny_networks(task: Task, *, dim: int, head_dim: int, num_layers: int, seed: int) -> dict[str, nn.Module]:
     """Return the networks of a task by component, in evaluation mode; the caller's generator does not notice."""
     import torch
 
-    form = _FORMS.get(task, _Form())
+    wan = Wan(task=task)
+    form = wan.published.form
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        first, *others = form.transformers
+        first, *others = (expert.component for expert in wan.experts)
         networks: dict[str, nn.Module] = {first: _transformer(form, dim, head_dim, num_layers)}
-        networks |= {"vae": _vae(large=form.out_channels == 48), "t5": _text_encoder()}
+        networks |= {"vae": _vae(large=wan.sight.start), "t5": _text_encoder()}
         for name in (first, "t5"):
             _enliven(networks[name])
         for name in others:
             networks[name] = _enliven(_transformer(form, dim, head_dim, num_layers))
-        if form.clip:
+        if wan.sight.clip:
             networks["clip"] = _enliven(_clip())
     return {name: network.eval() for name, network in networks.items()}
 
 
-def _transformer(form: _Form, dim: int, head_dim: int, num_layers: int) -> WanTransformer3DModel:
+def _transformer(form: Form, dim: int, head_dim: int, num_layers: int) -> WanTransformer3DModel:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     transformer: WanTransformer3DModel = WanTransformer3DModel(
         num_attention_heads=dim // head_dim,
         attention_head_dim=head_dim,
-        in_channels=form.in_channels,
-        out_channels=form.out_channels,
+        in_channels=form.inputs,
+        out_channels=form.outputs,
         text_dim=_TEXT_DIM,
         freq_dim=32,
         ffn_dim=2 * dim,
@@ -83,7 +54,7 @@ def _transformer(form: _Form, dim: int, head_dim: int, num_layers: int) -> WanTr
         image_dim=_CLIP_DIM if form.image else None,
         added_kv_proj_dim=dim if form.image else None,
         rope_max_seq_len=1024,
-        pos_embed_seq_len=form.image_tokens,
+        pos_embed_seq_len=None if form.positions is None else 2 * _CLIP_TOKENS,
     )
     return transformer
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from musubi.architectures.wan.tasks import Task
 from musubi.testing.tiny_networks import tiny_networks
 
 TASKS = {
@@ -19,12 +20,12 @@ TASKS = {
 CHANNELS = {"i2v_14b": 36, "flf2v_14b": 36, "t2v_14b_control": 48, "i2v_14b_control": 48, "i2v_a14b": 36, "ti2v_5b": 48}
 
 
-def networks(task: str) -> dict[str, nn.Module]:
+def networks(task: Task) -> dict[str, nn.Module]:
     return tiny_networks(task, dim=64, head_dim=32, num_layers=1, seed=0)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_has_the_parts_and_the_channels_of_the_published_one(task: str) -> None:
+def test_every_task_has_the_parts_and_the_channels_of_the_published_one(task: Task) -> None:
     made = networks(task)
 
     assert made.keys() == TASKS[task]

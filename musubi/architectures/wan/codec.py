@@ -20,7 +20,6 @@ from musubi.architecture import Asked, CaptionLengths, Codec, Models, Prepare, S
 from musubi.architectures.wan.detect import Kind
 from musubi.architectures.wan.fit import expect
 from musubi.architectures.wan.place import weights_path
-from musubi.architectures.wan.sight import Sight, sight_of
 from musubi.batch import RAGGED, Entry, Sample
 from musubi.core.errors import Issue
 from musubi.weights.checkpoint import open_checkpoint
@@ -29,7 +28,7 @@ from musubi.weights.identity import identity
 if TYPE_CHECKING:
     from musubi.architectures.wan.conditions import Encode
     from musubi.architectures.wan.encoding import Describe
-    from musubi.architectures.wan.one_frame import OneFrame
+    from musubi.architectures.wan.sight import Sight
     from musubi.architectures.wan.spec import Wan
     from musubi.architectures.wan.vae import VaeKind
 
@@ -164,12 +163,11 @@ class WanCodec(Codec):
 
     @property
     def _vae(self) -> VaeKind:
-        return "vae22" if self._spec.geometry.channels == 48 else "vae"
+        return "vae22" if self._sight.start else "vae"
 
     @property
     def _sight(self) -> Sight:
-        one_frame: OneFrame | None = getattr(self._spec, "one_frame", None)
-        return sight_of(self._spec.task, one_frame)
+        return self._spec.sight
 
     def _texts(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         from musubi.architectures.wan.text import TextEncoder, caption_lengths
