@@ -135,23 +135,19 @@ def test_what_a_task_cannot_do_is_refused(make: Callable[[], Wan], words: str) -
         make()
 
 
-def test_the_spec_loads_no_heavy_module_and_is_quick() -> None:
+def test_the_spec_loads_no_heavy_module() -> None:
     heavy = ("torch", "diffusers", "transformers", "av")
     program = (
-        "import sys, time\n"
-        "start = time.process_time()\n"
+        "import sys\n"
         "from musubi import Wan\n"
         "wan = Wan.t2v_14b().with_weights(dit='x.safetensors')\n"
         "wan.layout, wan.keys, wan.stages, wan.generation, wan.default_weights()\n"
-        "print(time.process_time() - start)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    seconds, loaded = done.stdout.splitlines()
 
-    assert loaded == "[]"
-    assert float(seconds) < 0.3
+    assert done.stdout == "[]\n"
 
 
 def _adapted(wan: Wan, name: str) -> bool:
