@@ -10,12 +10,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from musubi.architectures.wan.clip_keys import CLIP
-from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.keys import DIT, UMT5
 from musubi.architectures.wan.spec import TEXT_LENGTH, Wan
 from musubi.architectures.wan.tasks import Task
 from musubi.architectures.wan.vae22_keys import vae22_keys
+from musubi.causal_vae.keys import vae_keys
 from musubi.keymap import KeyMap
 from musubi.testing.tiny_networks import tiny_networks
+from musubi.testing.writing import original_tensors, write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,9 +84,9 @@ def write_networks(folder: Path, networks: Mapping[str, nn.Module], *, layout: W
         _write_model_index(folder, places)
         return places
     suffix = ".pth" if layout == "original_pth" else ".safetensors"
-    write = _write_pickled if layout == "original_pth" else _write_safetensors
+    write = _write_pickled if layout == "original_pth" else write_safetensors
     for name, network in networks.items():
-        write(folder / f"{name}{suffix}", _original(network, _keys(name, network)), _heads(name, network))
+        write(folder / f"{name}{suffix}", original_tensors(network, _keys(name, network)), _heads(name, network))
     return {name: folder / f"{name}{suffix}" for name in networks}
 
 
@@ -122,25 +124,6 @@ def _keys(component: str, network: nn.Module) -> KeyMap:
         large = getattr(network, "config", {})["is_residual"]
         return vae22_keys() if large else vae_keys()
     return {"t5": UMT5, "clip": CLIP}.get(component, DIT)
-
-
-def _original(model: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
-    """Return a model's tensors under original names and in original shapes."""
-    import torch
-
-    parameters = dict(model.named_parameters())
-    originals = dict.fromkeys(keys.to_original(name)[0] for name in parameters)
-    made = {name: torch.cat([parameters[part.name].detach() for part in keys.to_library(name)]) for name in originals}
-    for name, leading in (("visual.cls_embedding", (1, 1)), ("visual.pos_embedding", (1,))):
-        if name in made:
-            made[name] = made[name].view(*leading, *made[name].shape)
-    return {name: value.contiguous() for name, value in made.items()}
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
 
 
 def _write_pickled(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from musubi.architectures.wan.spec import Wan
 from musubi.architectures.wan.tasks import Form, Task
+from musubi.testing.random_weights import enliven
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 _TEXT_DIM = 32
 _CLIP_DIM = 80
 _CLIP_TOKENS = 17
-_LOOKED_UP = ("shared.weight", "encoder.embed_tokens.weight")
 
 
 def tiny_networks(task: Task, *, dim: int, head_dim: int, num_layers: int, seed: int) -> dict[str, nn.Module]:
@@ -31,11 +31,11 @@ def tiny_networks(task: Task, *, dim: int, head_dim: int, num_layers: int, seed:
         networks: dict[str, nn.Module] = {first: _transformer(form, dim, head_dim, num_layers)}
         networks |= {"vae": _vae(large=wan.sight.start), "t5": _text_encoder()}
         for name in (first, "t5"):
-            _enliven(networks[name])
+            enliven(networks[name])
         for name in others:
-            networks[name] = _enliven(_transformer(form, dim, head_dim, num_layers))
+            networks[name] = enliven(_transformer(form, dim, head_dim, num_layers))
         if wan.sight.clip:
-            networks["clip"] = _enliven(_clip())
+            networks["clip"] = enliven(_clip())
     return {name: network.eval() for name, network in networks.items()}
 
 
@@ -106,20 +106,3 @@ def _clip() -> CLIPVisionModel:
             hidden_act="gelu",
         )
     )
-
-
-def _enliven(model: nn.Module) -> nn.Module:
-    """Give every parameter random values, so that a tensor in a wrong place shows; return the model."""
-    import torch
-    from torch import nn
-
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and not name.endswith("scale_shift_table"):
-            fan_in = parameter[0].numel()
-            nn.init.normal_(parameter, std=1.0 if name in _LOOKED_UP else fan_in**-0.5)
-        elif "norm" in name and name.endswith("weight"):
-            nn.init.normal_(parameter, mean=1.0, std=0.1)
-        else:
-            with torch.no_grad():
-                parameter.normal_(std=0.1)
-    return model

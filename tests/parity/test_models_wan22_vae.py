@@ -11,7 +11,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from safetensors.torch import save_file
 from torch import Tensor
 
-from musubi.architectures.wan.vae import decode_video, encode_video, load_vae
+from musubi.architectures.wan.vae import load_vae
+from musubi.causal_vae.coding import decode_video, encode_video
 from tests.parity.cases import golden, golden_stems, part
 
 CASES = [

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from musubi.architectures.wan.spec import Wan
-from musubi.architectures.wan.vae import decode_video, encode_video
+from musubi.causal_vae.coding import decode_video, encode_video
 from tests.parity.cases import golden, golden_stems, part
 
 CASES = [

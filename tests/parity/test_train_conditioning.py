@@ -18,8 +18,8 @@ from musubi.architectures.framepack.sections import Section, forward_sections, i
 from musubi.architectures.wan import one_frame as wan_one_frame
 from musubi.architectures.wan.conditions import latents_control, latents_image
 from musubi.architectures.wan.one_frame import encode_one_frame
-from musubi.architectures.wan.vae import scaled
 from musubi.cache.format import SUFFIX, latent_label
+from musubi.data.media.frames import scaled
 from musubi.data.sample import Window
 from tests.parity.cases import vector_cases
 

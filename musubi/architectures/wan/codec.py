@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from musubi.architecture import Asked, CaptionLengths, Codec, Models, Prepare, Stage, StoredWeight, WeightHook
 from musubi.architectures.wan.detect import Kind
 from musubi.architectures.wan.fit import expect
-from musubi.architectures.wan.place import weights_path
 from musubi.batch import RAGGED, Entry, Sample
-from musubi.core.errors import Issue
+from musubi.data.cut_captions import cut_captions
+from musubi.weights.checked import checked
 from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.identity import identity
+from musubi.weights.place import weights_path
 
 if TYPE_CHECKING:
     from musubi.architectures.wan.conditions import Encode
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from musubi.architectures.wan.vae import VaeKind
 
 logger = logging.getLogger(__name__)
-
-M = TypeVar("M", bound=nn.Module)
 
 _SUBFOLDERS: Mapping[str, str] = MappingProxyType({"t5": "text_encoder", "clip": "image_encoder"})
 _VERSION = "1"
@@ -126,9 +125,9 @@ class WanCodec(Codec):
         """Return frames of shape (B, F, H, W, 3) as float32 in [0, 1]; latents have shape (B, C, F, H, W)."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-        from musubi.architectures.wan.vae import decode_latents
+        from musubi.causal_vae.coding import decode_latents
 
-        return decode_latents(_checked(models["vae"], AutoencoderKLWan), latents)
+        return decode_latents(checked(models["vae"], AutoencoderKLWan), latents)
 
     def identity(self, component: str) -> str:
         """Return the content of the component's files, and what is made with it; for ``t5`` the tokenizer counts, too.
@@ -172,9 +171,9 @@ class WanCodec(Codec):
     def _texts(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         from musubi.architectures.wan.text import TextEncoder, caption_lengths
 
-        text = _checked(models["t5"], TextEncoder)
+        text = checked(models["t5"], TextEncoder)
         captions = [sample.caption for sample in samples]
-        for issue in _cut(samples, caption_lengths(text.tokenizer, captions)):
+        for issue in cut_captions(samples, caption_lengths(text.tokenizer, captions)):
             logger.warning("%s", issue)
         return [{f"{RAGGED}t5": embeddings} for embeddings in text.encode(captions)]
 
@@ -186,9 +185,9 @@ class WanCodec(Codec):
 def _encoder(models: Models) -> Encode:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    from musubi.architectures.wan.vae import encode_video
+    from musubi.causal_vae.coding import encode_video
 
-    return partial(encode_video, _checked(models["vae"], AutoencoderKLWan))
+    return partial(encode_video, checked(models["vae"], AutoencoderKLWan))
 
 
 def _describer(models: Models) -> Describe:
@@ -196,20 +195,4 @@ def _describer(models: Models) -> Describe:
 
     from musubi.architectures.wan.clip import encode_images
 
-    return partial(encode_images, _checked(models["clip"], CLIPVisionModel))
-
-
-def _cut(samples: Sequence[Sample], lengths: CaptionLengths) -> list[Issue]:
-    """Say which captions are longer than what is read of them, each once, by the name of the first that has it."""
-    issues: dict[str, Issue] = {}
-    for sample, tokens in zip(samples, lengths.tokens, strict=True):
-        if tokens > lengths.limit:
-            message = f"the caption has {tokens} tokens, all after the first {lengths.limit} are ignored"
-            issues.setdefault(sample.caption, Issue(sample.name, message, "shorten the caption"))
-    return list(issues.values())
-
-
-def _checked(model: nn.Module, kind: type[M]) -> M:
-    if not isinstance(model, kind):
-        raise TypeError(f"a {kind.__name__} is needed, got a {type(model).__name__}")
-    return model
+    return partial(encode_images, checked(models["clip"], CLIPVisionModel))

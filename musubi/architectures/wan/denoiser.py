@@ -18,12 +18,12 @@ from torch.nn import functional
 from musubi.architecture import Denoiser, Expert, Prepare, StoredWeight, WeightHook
 from musubi.architectures.wan.facts import DitFacts
 from musubi.architectures.wan.fit import expect, expect_variant, legible
-from musubi.architectures.wan.place import weights_path
 from musubi.architectures.wan.spec import TEXT_LENGTH
 from musubi.architectures.wan.transformer import empty_transformer, places_in_time
 from musubi.batch import RAGGED, Batch
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
+from musubi.weights.place import weights_path
 from musubi.weights.stored import stored_weights
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from musubi.architectures.wan.clip_keys import CLIP
-from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.keys import DIT, UMT5
 from musubi.architectures.wan.vae22_keys import vae22_keys
+from musubi.causal_vae.keys import vae_keys
 from musubi.keymap import KeyMap
 from musubi.weights.naming import PREFIXES, strip
 

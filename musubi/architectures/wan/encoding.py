@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +14,10 @@ from musubi.architecture import Asked, Size
 from musubi.architectures.wan.conditions import Encode, latents_control, latents_image, latents_image_and_end
 from musubi.architectures.wan.one_frame import OneFrame, encode_one_frame
 from musubi.architectures.wan.sight import Sight
-from musubi.architectures.wan.vae import scaled
 from musubi.batch import Sample
 from musubi.core.errors import DataError, Issue
-from musubi.data.media.resize import to_bucket
+from musubi.data.media.frames import covered, scaled
+from musubi.data.media.pictures import picture_batch
 
 Describe = Callable[[Tensor], Tensor]
 """Encodes pictures (B, 3, H, W) in [-1, 1] as CLIP's features (B, L, D): ``partial(encode_images, clip)``."""
@@ -107,11 +106,6 @@ def ask_clip(describe: Describe, sight: Sight, asked: Asked) -> Tensors:
     return {"clip": _described(describe, sight, first, last)[0]}
 
 
-def covered(frames: Tensor, size: Size) -> Tensor:
-    """Return uint8 frames (F, H, W, 3) scaled to cover a (width, height) and cropped around the centre."""
-    return torch.stack([torch.tensor(np.asarray(to_bucket(frame.cpu().numpy(), size))) for frame in frames])
-
-
 def _described(describe: Describe, sight: Sight, first_BCHW: Tensor, last_BCHW: Tensor) -> Tensor:
     """Return the features (B, L, D), those of the last frame behind the first one's if the model takes both."""
     if not sight.last:
@@ -138,10 +132,7 @@ def _asked_one_frame(encode: Encode, layout: OneFrame, asked: Asked) -> Tensors:
 
 def _videos(samples: Sequence[Sample]) -> Tensor:
     """Return the pixels of samples of equal shapes in [-1, 1], as (B, C, F, H, W)."""
-    empty = [Issue(sample.name, "has no pixels") for sample in samples if sample.pixels is None]
-    if empty:
-        raise DataError("nothing to encode", empty)
-    return scaled(torch.stack([sample.pixels for sample in samples if sample.pixels is not None]))
+    return scaled(picture_batch(samples))
 
 
 def _controls(samples: Sequence[Sample]) -> list[tuple[Sample, Sequence[Tensor]]]:

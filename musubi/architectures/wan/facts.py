@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from musubi.architectures.wan.detect import Description
+from musubi.causal_vae.facts import Told
 from musubi.core.errors import Issue, WeightsError
 from musubi.weights.naming import count_after
 
@@ -16,21 +16,14 @@ if TYPE_CHECKING:
     from musubi.architectures.wan.tasks import Form, Published
     from musubi.weights.checkpoint import Checkpoint
 
+TOLD = Told(key="wan_vae", cls="AutoencoderKLWan")
+"""Where files tell the statistics of latents."""
+
 HEAD_WIDTH = 128
 """Channels of an attention head in every published Wan transformer."""
 
 CLIP_WIDTH = 1280
 """Channels of the features of the CLIP that Wan looks at pictures with."""
-
-LATENTS_MEAN = (
-    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-)
-LATENTS_STD = (
-    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-)
-"""Mean and standard deviation of the 16 channels of Wan 2.1's latents, as its authors publish them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,43 +94,6 @@ def published_facts(published: Published) -> DitFacts:
 
 
 @attrs.frozen(kw_only=True)
-class VaeFacts:
-    """The sizes of a VAE and the statistics of its latents, the published ones unless the file says otherwise."""
-
-    base_dim: int
-    z_dim: int
-    dim_mult: tuple[int, ...]
-    num_res_blocks: int
-    temporal_downsample: tuple[bool, ...]
-    latents_mean: tuple[float, ...]
-    latents_std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, found: Description) -> Self:
-        """Read the sizes from the encoder's flat list of layers."""
-        shapes = found.shapes
-        base_dim = shapes["encoder.conv1.weight"][0]
-        stages: list[list[int]] = [[]]
-        temporal: list[bool] = []
-        for index in range(count_after(shapes, "encoder.downsamples.")):
-            layer = f"encoder.downsamples.{index}"
-            if f"{layer}.residual.2.weight" in shapes:
-                stages[-1].append(shapes[f"{layer}.residual.2.weight"][0])
-                continue
-            stages.append([])
-            temporal.append(f"{layer}.time_conv.weight" in shapes)
-        return cls(
-            base_dim=base_dim,
-            z_dim=shapes["conv2.weight"][0],
-            dim_mult=tuple(stage[0] // base_dim for stage in stages),
-            num_res_blocks=len(stages[0]),
-            temporal_downsample=tuple(temporal),
-            latents_mean=numbers(checkpoint, "latents_mean") or LATENTS_MEAN,
-            latents_std=numbers(checkpoint, "latents_std") or LATENTS_STD,
-        )
-
-
-@attrs.frozen(kw_only=True)
 class TextFacts:
     """The sizes of a umT5 encoder."""
 
@@ -177,13 +133,6 @@ def _heads(checkpoint: Checkpoint, dim: int) -> int:
     hint = "write it to the safetensors metadata as wan.num_heads"
     problem = Issue(checkpoint.label, f"does not tell how many heads share the width of {dim}", hint)
     raise WeightsError("unknown number of attention heads", [problem])
-
-
-def numbers(checkpoint: Checkpoint, name: str) -> tuple[float, ...] | None:
-    """Return a VAE's ``latents_mean`` or ``latents_std`` if the file's metadata or its config tells it."""
-    told = checkpoint.metadata.get(f"wan_vae.{name}")
-    values = json.loads(told) if told is not None else _config(checkpoint, "AutoencoderKLWan").get(name)
-    return tuple(float(value) for value in values) if isinstance(values, list) else None
 
 
 def _config(checkpoint: Checkpoint, *classes: str) -> Mapping[str, object]:

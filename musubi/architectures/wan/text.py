@@ -15,7 +15,7 @@ import ftfy
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 from transformers.models.umt5.modeling_umt5 import UMT5DenseGatedActDense
 
 from musubi.architecture import CaptionLengths, Prepare, StoredWeight, WeightHook
@@ -24,7 +24,8 @@ from musubi.architectures.wan.facts import TextFacts
 from musubi.architectures.wan.fit import expect, legible
 from musubi.architectures.wan.keys import UMT5
 from musubi.architectures.wan.spec import TEXT_LENGTH
-from musubi.core.errors import Issue, WeightsError, shown
+from musubi.embedding.gated import GatedByType
+from musubi.weights import tokenizer
 from musubi.weights.checkpoint import open_checkpoint
 from musubi.weights.load import load_into
 from musubi.weights.naming import PREFIXES
@@ -74,7 +75,7 @@ def clean_text(text: str) -> str:
 
 def load_text_encoder(
     path: Path,
-    tokenizer: Path,
+    words: Path,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -82,14 +83,14 @@ def load_text_encoder(
     on_weight: WeightHook | None = None,
 ) -> TextEncoder:
     """Load encoder and tokenizer, frozen; ``prepare`` sees the empty ``TextEncoder``; raises ``WeightsError``."""
-    words = load_tokenizer(tokenizer)
+    tokens = load_tokenizer(words)
 
     def prepared(encoder: nn.Module) -> None:
         if prepare is not None:
-            prepare(TextEncoder(cast(UMT5EncoderModel, encoder), words))
+            prepare(TextEncoder(cast(UMT5EncoderModel, encoder), tokens))
 
     encoder = load_umt5(path, device=device, dtype=dtype, prepare=prepared, on_weight=on_weight)
-    return TextEncoder(encoder, words).eval()
+    return TextEncoder(encoder, tokens).eval()
 
 
 def load_umt5(
@@ -158,17 +159,8 @@ def empty_umt5(facts: TextFacts) -> UMT5EncoderModel:
     return encoder
 
 
-class GatedFeedForward(UMT5DenseGatedActDense):
-    """transformers' feed-forward whatever form its weights are kept in.
-
-    Theirs rounds what goes into ``wo`` to the type of the stored weight, which may be an 8-bit float.
-    """
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return the feed-forward of the hidden states, in their type."""
-        gated = self.act(self.wi_0(hidden_states)) * self.wi_1(hidden_states)
-        result: Tensor = self.wo(self.dropout(gated))
-        return result
+class GatedFeedForward(GatedByType, UMT5DenseGatedActDense):
+    """transformers' feed-forward whatever form its weights are kept in."""
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -177,17 +169,4 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Raises:
         WeightsError: There is no tokenizer, or it has no padding token.
     """
-    tokenizer: PreTrainedTokenizerBase
-    try:
-        if path.is_file():
-            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), pad_token="<pad>", eos_token="</s>")
-        elif (path / "tokenizer.json").is_file():
-            # The generic class takes the file as it is; a class of a model may rebuild it, with other ids.
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        problem = Issue(shown(path), f"holds no tokenizer ({type(error).__name__})", "choose it with tokenizer=...")
-        raise WeightsError("tokenizer cannot be read", [problem]) from error
-    tokenizer.padding_side = "right"
-    return tokenizer
+    return tokenizer.load_tokenizer(path, component="tokenizer", pad="<pad>", eos="</s>")

@@ -11,14 +11,14 @@ from typing import Literal
 import torch
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from torch import Tensor
 
 from musubi.architecture import Prepare, WeightHook
-from musubi.architectures.wan.facts import VaeFacts
+from musubi.architectures.wan.facts import TOLD
 from musubi.architectures.wan.fit import expect, legible
-from musubi.architectures.wan.keys import vae_keys
 from musubi.architectures.wan.vae22_facts import Vae22Facts
 from musubi.architectures.wan.vae22_keys import vae22_keys
+from musubi.causal_vae.facts import VaeFacts
+from musubi.causal_vae.keys import vae_keys
 from musubi.keymap import KeyMap
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
@@ -53,7 +53,7 @@ def _empty(checkpoint: Checkpoint, kind: VaeKind) -> tuple[AutoencoderKLWan, Key
         if kind == "vae22":
             large = Vae22Facts.of(checkpoint, found)
             return empty_vae22(large), vae22_keys(num_res_blocks=large.num_res_blocks)
-        facts = VaeFacts.of(checkpoint, found)
+        facts = VaeFacts.of(found.shapes, mean=TOLD.mean(checkpoint), std=TOLD.std(checkpoint))
     keys = vae_keys(num_stages=len(facts.dim_mult), num_res_blocks=facts.num_res_blocks)
     return empty_vae(facts), keys
 
@@ -92,46 +92,3 @@ def empty_vae22(facts: Vae22Facts) -> AutoencoderKLWan:
             scale_factor_spatial=2 ** (len(facts.dim_mult) - 1) * facts.patch,
         )
     return vae
-
-
-def encode_pixels(vae: AutoencoderKLWan, pixels_BFHWC: Tensor) -> Tensor:
-    """Return the latents (B, C, F, H, W) of uint8 pixels; all items go through the VAE together."""
-    return encode_video(vae, scaled(pixels_BFHWC.to(vae.device)))
-
-
-def scaled(pixels_BFHWC: Tensor) -> Tensor:
-    """Return uint8 pixels as float32 videos (B, C, F, H, W) in [-1, 1]."""
-    return (pixels_BFHWC.float() / 127.5 - 1.0).permute(0, 4, 1, 2, 3)
-
-
-@torch.no_grad()
-def encode_video(vae: AutoencoderKLWan, video_BCFHW: Tensor) -> Tensor:
-    """Return the latents of videos in [-1, 1]: the posterior's mean, normalised, in the VAE's type."""
-    mean, inverse_std = _statistics(vae)
-    posterior = vae.encode(video_BCFHW.to(vae.device, vae.dtype), return_dict=False)[0]
-    # Multiplying by 1 / std, not dividing by std, is what the published caches and samplers do, to the last bit.
-    latents: Tensor = (posterior.mode().float() - mean) * inverse_std
-    return latents.to(vae.dtype)
-
-
-@torch.no_grad()
-def decode_latents(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Tensor:
-    """Return frames of shape (B, F, H, W, 3) as float32 in [0, 1], one video at a time."""
-    videos = [decode_video(vae, latents[None])[0] for latents in latents_BCFHW]
-    return torch.stack([(video.permute(1, 2, 3, 0) + 1.0) / 2.0 for video in videos])
-
-
-@torch.no_grad()
-def decode_video(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Tensor:
-    """Return a video in [-1, 1] of shape (B, 3, F, H, W) as float32."""
-    mean, inverse_std = _statistics(vae)
-    latents = latents_BCFHW.to(vae.device, torch.float32) / inverse_std + mean
-    video: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-    return video.float().clamp(-1.0, 1.0)
-
-
-def _statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
-    """Return mean and 1 / std of the latents' channels, shaped to broadcast."""
-    mean = torch.tensor(vae.config["latents_mean"], dtype=torch.float32, device=vae.device)
-    std = torch.tensor(vae.config["latents_std"], dtype=torch.float32, device=vae.device)
-    return mean.view(1, -1, 1, 1, 1), (1.0 / std).view(1, -1, 1, 1, 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from musubi.architectures.wan.detect import Description
-from musubi.architectures.wan.facts import numbers
+from musubi.architectures.wan.facts import TOLD
 from musubi.weights.naming import count_after
 
 if TYPE_CHECKING:
@@ -70,6 +70,6 @@ class Vae22Facts:
             temporal_downsample=tuple(f"{name}.time_conv.weight" in shapes for name in last),
             channels=channels,
             patch=isqrt(channels // 3),
-            latents_mean=numbers(checkpoint, "latents_mean") or LATENTS_MEAN_22,
-            latents_std=numbers(checkpoint, "latents_std") or LATENTS_STD_22,
+            latents_mean=TOLD.mean(checkpoint) or LATENTS_MEAN_22,
+            latents_std=TOLD.std(checkpoint) or LATENTS_STD_22,
         )

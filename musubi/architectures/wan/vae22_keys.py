@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musubi.architectures.wan.keys import ends_and_middle, residual
+from musubi.causal_vae.keys import ends_and_middle, residual
 from musubi.keymap import KeyMap, Rename
 
 

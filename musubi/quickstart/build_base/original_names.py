@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.keys import DIT, UMT5
+from musubi.causal_vae.keys import vae_keys
 from musubi.keymap import KeyMap
 
 VAE = vae_keys()

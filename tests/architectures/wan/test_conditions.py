@@ -12,7 +12,8 @@ from torch import Tensor
 
 from musubi.architectures.wan.conditions import Encode, given_frames, latents_control, latents_image
 from musubi.architectures.wan.spec import Wan
-from musubi.architectures.wan.vae import encode_video, load_vae
+from musubi.architectures.wan.vae import load_vae
+from musubi.causal_vae.coding import encode_video
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from musubi.architectures.wan.detect import Kind, describe
-from musubi.architectures.wan.keys import DIT, UMT5, vae_keys
+from musubi.architectures.wan.keys import DIT, UMT5
+from musubi.causal_vae.keys import vae_keys
 from musubi.keymap import KeyMap
 from tests.architectures.wan import published
 from tests.architectures.wan.fakes import header_only

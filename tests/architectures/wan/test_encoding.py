@@ -12,7 +12,6 @@ from musubi.architectures.wan.encoding import (
     ask_control,
     ask_image,
     ask_video,
-    covered,
     describe_samples,
     encode_samples,
 )
@@ -20,6 +19,7 @@ from musubi.architectures.wan.one_frame import OneFrame
 from musubi.architectures.wan.sight import Sight
 from musubi.batch import Sample
 from musubi.core.errors import DataError
+from musubi.data.media.frames import covered
 
 SIZE = (32, 16)
 PLACED = Sight(image=True, one_frame=OneFrame(target=1, controls=(2, 0)))

@@ -11,7 +11,8 @@ from torch import Tensor
 from musubi.architectures.wan.conditions import Encode
 from musubi.architectures.wan.one_frame import OneFrame, encode_one_frame
 from musubi.architectures.wan.spec import Wan
-from musubi.architectures.wan.vae import encode_video, load_vae
+from musubi.architectures.wan.vae import load_vae
+from musubi.causal_vae.coding import encode_video
 from musubi.core.errors import ConfigError, DataError
 
 

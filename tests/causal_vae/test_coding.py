@@ -4,9 +4,16 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from musubi.architectures.wan.facts import LATENTS_MEAN, LATENTS_STD
 from musubi.architectures.wan.spec import Wan
-from musubi.architectures.wan.vae import decode_latents, encode_pixels, encode_video, load_vae
+from musubi.architectures.wan.vae import load_vae
+from musubi.causal_vae.coding import decode_latents, encode_pixels, encode_video
+from musubi.causal_vae.facts import LATENTS_MEAN, LATENTS_STD
+from musubi.testing.checkpoints import tiny_wan
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Wan:
+    return tiny_wan(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musubi.architectures.wan.place import weights_path
+from musubi.weights.place import weights_path
 
 
 def test_a_component_is_found_inside_a_pipeline_folder(tmp_path: Path) -> None:
