@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from musubi.core.refs import WeightsRef as WeightsRef
     from musubi.data.captions import Captions as Captions
     from musubi.data.control_size import ControlSize as ControlSize
+    from musubi.data.control_size import FixedSize as FixedSize
     from musubi.data.control_size import LikeTarget as LikeTarget
     from musubi.data.control_size import NearArea as NearArea
     from musubi.data.control_size import OwnSize as OwnSize
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from musubi.networks.rules import Rule as Rule
     from musubi.networks.targets import Targets as Targets
     from musubi.noise.dpm import DPMPlusPlus as DPMPlusPlus
+    from musubi.noise.embedded import Embedded as Embedded
     from musubi.noise.guidance import ClassifierFree as ClassifierFree
     from musubi.noise.guidance import Guidance as Guidance
     from musubi.noise.loss import MSE as MSE
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
     from musubi.noise.loss import Loss as Loss
     from musubi.noise.loss import SmoothL1 as SmoothL1
     from musubi.noise.mixture import Mixture as Mixture
+    from musubi.noise.norm_preserving import NormPreserving as NormPreserving
     from musubi.noise.per_expert import PerExpert as PerExpert
     from musubi.noise.samplers import Euler as Euler
     from musubi.noise.samplers import Sampler as Sampler
@@ -224,7 +227,7 @@ _HOME = {
     ),
     "core.refs": ("WeightsRef",),
     "data.captions": ("Captions",),
-    "data.control_size": ("ControlSize", "LikeTarget", "NearArea", "OwnSize"),
+    "data.control_size": ("ControlSize", "FixedSize", "LikeTarget", "NearArea", "OwnSize"),
     "data.dataset": ("Dataset",),
     "data.sources.folder": ("Folder",),
     "data.holdout": ("HoldOut",),
@@ -267,9 +270,11 @@ _HOME = {
     "networks.rules": ("Rule",),
     "networks.targets": ("Targets",),
     "noise.dpm": ("DPMPlusPlus",),
+    "noise.embedded": ("Embedded",),
     "noise.guidance": ("ClassifierFree", "Guidance"),
     "noise.loss": ("MSE", "Huber", "Loss", "SmoothL1"),
     "noise.mixture": ("Mixture",),
+    "noise.norm_preserving": ("NormPreserving",),
     "noise.per_expert": ("PerExpert",),
     "noise.samplers": ("Euler", "Sampler", "UniPC"),
     "noise.skip_layer": ("SkipLayer",),

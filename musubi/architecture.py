@@ -113,11 +113,15 @@ class Geometry:
 
 @attrs.frozen(kw_only=True)
 class Stage:
-    """A unit of loading and of invalidation: the components it needs and what it reads of a sample."""
+    """A unit of loading and of invalidation: the components it needs and what it reads of a sample.
+
+    ``controls`` are conditioning pictures and clips in their buckets, ``originals`` the pictures as their files have
+    them, each of its own size.
+    """
 
     name: str
     components: tuple[str, ...]
-    reads: tuple[Literal["pixels", "caption", "controls", "mask"], ...]
+    reads: tuple[Literal["pixels", "caption", "controls", "originals", "mask"], ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -147,13 +151,16 @@ class Asked:
     """What a generation is to show or follow, as a codec sees it.
 
     ``media`` are pictures and clips by role, uint8 RGB of shape (frames, height, width, 3), each of its own size:
-    ``image`` (the first frame), ``last`` (the last one), ``control`` (pictures or a clip to follow), ``video`` (what is
-    changed). ``size`` and ``frames`` are those of the result.
+    ``image`` (the first frame), ``last`` (the last one), ``control`` (pictures or a clip to follow or change),
+    ``video`` (what is changed). ``size`` and ``frames`` are those of the result. ``control_sizes`` are what the request
+    says of the sizes at which the pictures of ``control`` are shown, one for each; nothing, where the model's own rule
+    decides.
     """
 
     media: Mapping[str, tuple[Tensor, ...]]
     size: Size
     frames: int
+    control_sizes: tuple[Size, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -306,6 +313,11 @@ class Architecture(Spec, ABC):
         """What caching consists of."""
 
     @property
+    def text_stages(self) -> tuple[Stage, ...]:
+        """The stages that read captions, and beside them at most the pictures that the words are about."""
+        return tuple(stage for stage in self.stages if stage.reads in (("caption",), ("caption", "originals")))
+
+    @property
     def components(self) -> tuple[Component, ...]:
         """What memory policies may know of the codec's components; of those that are not named they leave alone all."""
         return ()
@@ -349,6 +361,11 @@ class Architecture(Spec, ABC):
         return Roles()
 
     @property
+    def sizes_controls(self) -> bool:
+        """Whether a generation can be shown pictures in other sizes than its own; unless overridden it cannot."""
+        return False
+
+    @property
     def request_stages(self) -> tuple[Stage, ...]:
         """What a generation's conditions are made with: ``Codec.ask`` is called with each; none unless overridden."""
         return ()
@@ -383,6 +400,11 @@ class Architecture(Spec, ABC):
     def metadata(self) -> Mapping[str, str]:
         """``modelspec.*`` facts that a LoRA of this architecture carries."""
         return {}
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names of tensors of one number that no network has, by which programs know a checkpoint of this variant."""
+        return ()
 
     @property
     def interchange(self) -> Interchange:

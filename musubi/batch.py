@@ -19,6 +19,9 @@ RAGGED = "varlen_"
 LOSS_MASK = "loss_mask"
 """Where the loss counts, from 0 to 1: float32 of shape (frames, height, width) in latent cells."""
 
+GUIDANCE = "guidance"
+"""The scale that a generation tells a model which has guidance as an input: a float32 number of each item."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sample:

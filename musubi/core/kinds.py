@@ -48,6 +48,7 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "target": "musubi.data.control_size:LikeTarget",
                 "native": "musubi.data.control_size:OwnSize",
                 "area": "musubi.data.control_size:NearArea",
+                "fixed": "musubi.data.control_size:FixedSize",
             }
         ),
         "timesteps": MappingProxyType(
@@ -87,6 +88,8 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "classifier_free": "musubi.noise.guidance:ClassifierFree",
                 "skip_layer": "musubi.noise.skip_layer:SkipLayer",
                 "per_expert": "musubi.noise.per_expert:PerExpert",
+                "embedded": "musubi.noise.embedded:Embedded",
+                "norm_preserving": "musubi.noise.norm_preserving:NormPreserving",
             }
         ),
         "network": MappingProxyType(

@@ -69,6 +69,30 @@ class OwnSize(ControlSize):
 
 
 @attrs.frozen
+class FixedSize(ControlSize):
+    """Take one (width, height) for all, trimmed to whole steps; pictures of another shape are cropped at their sides.
+
+    Example:
+        >>> from musubi import FixedSize
+        >>> FixedSize((832, 1248)).choose((800, 600), target=(512, 512), step=16)
+        (832, 1248)
+    """
+
+    kind: ClassVar[str] = "fixed"
+
+    size: Size = attrs.field(converter=_size, metadata=accepting(int | Size))
+
+    def problems(self) -> Iterable[Issue]:
+        """Yield a size that is none."""
+        wrong = each(count())(self.size)
+        if wrong is not None:
+            yield Issue("size", wrong, "give (width, height), or one number for a square")
+
+    def choose(self, own: Size, *, target: Size, step: int) -> Size:
+        return _at_least_one(self.size[0], step), _at_least_one(self.size[1], step)
+
+
+@attrs.frozen
 class NearArea(ControlSize):
     """Keep the picture's own aspect ratio, as nearly as whole steps allow, at about the area of ``resolution``.
 

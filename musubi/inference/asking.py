@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby, product
 
+import attrs
 import torch
 from torch import Tensor, nn
 
-from musubi.architecture import Architecture, Asked, Models, Stage
+from musubi.architecture import Architecture, Asked, Geometry, Models, Stage
+from musubi.inference.prompts import told_apart
 from musubi.inference.request import Job
 from musubi.memory.components import loaded, policies_within, release
 from musubi.memory.policy import MemoryPolicy
@@ -19,24 +20,26 @@ Conditions = Mapping[str, Tensor]
 """Named tensors on the CPU without a batch dimension, as a cache entry has them."""
 
 
-def read_given(job: Job) -> Asked:
-    """Decode a job's pictures and clips.
+def read_given(job: Job, geometry: Geometry) -> Asked:
+    """Decode a job's pictures and clips, and say at which sizes its control pictures are shown, if the job does.
 
     Raises:
         DataError: A file cannot be read.
         ConfigError: A clip is too short, or stands where a picture is wanted.
     """
-    return job.given.read(job.size, job.frames)
+    asked = job.given.read(job.size, job.frames)
+    rule, pictures = job.control_size, asked.media.get("control", ())
+    if rule is None:
+        return asked
+    own = [(picture.shape[2], picture.shape[1]) for picture in pictures]
+    sizes = tuple(rule.choose(size, target=job.size, step=geometry.multiple) for size in own)
+    return attrs.evolve(asked, control_sizes=sizes)
 
 
 def digest(job: Job, asked: Asked) -> str:
     """Return what is equal for jobs whose conditions, their texts aside, are the same."""
-    found = hashlib.sha256(f"{asked.size} {asked.frames} {job.single_frame}".encode())
-    for role, tensors in sorted(asked.media.items()):
-        for tensor in tensors:
-            found.update(f"{role} {tuple(tensor.shape)}".encode())
-            found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+    sizes = ",".join(map(str, asked.control_sizes))
+    return f"{asked.size} {asked.frames} {job.single_frame} {sizes} {told_apart(asked.media)}"
 
 
 def ask(

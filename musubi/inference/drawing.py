@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from musubi.core.control import CancelToken
 from musubi.core.events import Callback
+from musubi.data.control_size import ControlSize
 from musubi.inference.request import Request
 from musubi.inference.single_frame import SingleFrame
 from musubi.noise.guidance import Guidance
@@ -55,6 +56,7 @@ class Draws(ABC):
         image: Shown | None = None,
         last: Shown | None = None,
         control: Shown | Sequence[Shown] = (),
+        control_size: ControlSize | None = None,
         video: Shown | None = None,
         strength: float = 0.8,
         trim_tail: int = 0,
@@ -79,6 +81,7 @@ class Draws(ABC):
         image: Shown | None = None,
         last: Shown | None = None,
         control: Shown | Sequence[Shown] = (),
+        control_size: ControlSize | None = None,
         video: Shown | None = None,
         strength: float = 0.8,
         trim_tail: int = 0,
@@ -102,6 +105,7 @@ class Draws(ABC):
         image: Shown | None = None,
         last: Shown | None = None,
         control: Shown | Sequence[Shown] = (),
+        control_size: ControlSize | None = None,
         video: Shown | None = None,
         strength: float = 0.8,
         trim_tail: int = 0,
@@ -119,11 +123,12 @@ class Draws(ABC):
             guidance: Scale of classifier-free guidance (1.0: no negative pass, half the time), or another rule.
             seed: The same seed gives the same picture, on every device up to rounding; None draws one.
             negative: What not to show.
-            fps: Frames a second of a clip.
+            fps: Frames a second.
             fit: Whether to refuse a size or number of frames that the model cannot make, or take the nearest.
             image: The first picture of the clip: a path, a Pillow image, or pixels.
             last: The last picture of the clip.
-            control: Pictures, or a clip, to follow.
+            control: Pictures, or a clip, to follow or to change.
+            control_size: The size at which each picture in ``control`` is shown, where a model takes any.
             video: A clip to change, with as many frames or more.
             strength: How much of ``video`` is drawn anew, above 0 and at most 1.
             trim_tail: How many frames at the end of a clip to drop.
@@ -149,6 +154,7 @@ class Draws(ABC):
             image=image,
             last=last,
             control=control,
+            control_size=control_size,
             video=video,
             strength=strength,
             trim_tail=trim_tail,

@@ -20,7 +20,7 @@ _MEANT: Mapping[str, str] = MappingProxyType(
     {
         "image": "the first picture",
         "last": "the last picture",
-        "control": "pictures or a clip to follow",
+        "control": "pictures, or a clip, to follow or to change",
         "video": "the clip to change",
     }
 )

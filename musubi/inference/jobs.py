@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from torch import Tensor, device, dtype
+import torch
+from torch import Tensor
 
 from musubi.architecture import Architecture
+from musubi.batch import GUIDANCE
 from musubi.core.control import CancelToken
 from musubi.inference.denoising import Ready
 from musubi.inference.engine import Start, draw_noise, sample_latents
-from musubi.inference.prompts import Prompts
+from musubi.inference.prompts import Prompts, Words
 from musubi.inference.request import Job
+from musubi.noise.guidance import Guidance
 from musubi.noise.samplers import OnStep, Sampler
 
 _START, _POSITIONS = "latents", "f_indices"
@@ -25,20 +28,24 @@ def draw_job(
     prompts: Prompts,
     job: Job,
     *,
+    words: Sequence[Words],
     given: Mapping[str, Tensor] = MappingProxyType({}),
     sampler: Sampler | None,
-    device: device,
-    dtype: dtype,
+    device: torch.device,
+    dtype: torch.dtype,
     on_step: OnStep | None = None,
     cancel: CancelToken | None = None,
 ) -> Tensor:
     """Return the latents of a job, shape (1, channels, frames, height, width); its texts are among ``prompts``.
 
-    ``given`` is what ``Codec.ask`` made of its pictures and clips.
+    ``words`` are these texts, the negative one last, ``given`` is what ``Codec.ask`` made of its pictures and clips.
     """
     shape = _shape(model, job, given)
     extra = {name: tensor for name, tensor in given.items() if name != _START}
-    conditions = [prompts.conditions(loaded.denoiser, [text], device=device, extra=extra) for text in job.texts]
+    scale = _embedded(model, job)
+    if scale is not None:
+        extra[GUIDANCE] = torch.tensor(scale)
+    conditions = [prompts.conditions(loaded.denoiser, [one], device=device, extra=extra) for one in words]
     latents = sample_latents(
         loaded.denoiser,
         loaded.at,
@@ -64,6 +71,13 @@ def _shape(model: Architecture, job: Job, given: Mapping[str, Tensor]) -> tuple[
     """Return the shape of the latents; beside a single picture lie those it is made from."""
     channels, frames, height, width = model.geometry.latent_shape(job.size, job.frames)
     return channels, len(given[_POSITIONS]) if _POSITIONS in given else frames, height, width
+
+
+def _embedded(model: Architecture, job: Job) -> float | None:
+    """Return the scale that a model with guidance as an input is told: its own, where the job's rule says nothing."""
+    usual = model.generation.guidance
+    own = usual.embedded if isinstance(usual, Guidance) else None
+    return own if job.guidance.embedded is None else job.guidance.embedded
 
 
 def _kept(model: Architecture, given: Mapping[str, Tensor], latents: Tensor) -> Tensor:

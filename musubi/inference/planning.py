@@ -38,7 +38,7 @@ def plan(pipeline: Pipeline[Architecture], job: Job, *, hardware: Hardware | str
     model, device = pipeline.model, pick_device(pipeline.device)
     card = as_hardware(hardware, device)
     subject = _subject(pipeline, job, card, device)
-    stages = [stage for stage in model.stages if stage.reads == ("caption",)]
+    stages = [*model.text_stages]
     placed = job.model(model)
     left_out = set(placed.request_roles.optional) - set(job.given.sources)
     stages += [stage for stage in placed.request_stages if stage.name not in left_out]

@@ -14,6 +14,7 @@ from musubi.core.fields import accepting, at_least, count, did_you_mean, field, 
 from musubi.core.spec import Spec
 from musubi.inference.request import Request
 from musubi.inference.single_frame import SingleFrame
+from musubi.noise.embedded import Embedded
 
 _SEPARATOR = " --"
 _CLOSED = "a prompt with two dashes after a blank goes into a .toml or .json file"
@@ -103,7 +104,7 @@ class PromptLine(Spec):
             "size": size,
             "frames": self.frame_count,
             "steps": self.sample_steps,
-            "guidance": self.cfg_scale,
+            "guidance": self._guidance,
             "shift": self.discrete_flow_shift,
             "negative": self.negative_prompt,
             "seed": self.seed,
@@ -115,13 +116,16 @@ class PromptLine(Spec):
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
         return Request(self.prompt, **given)
 
+    @property
+    def _guidance(self) -> float | Embedded | None:
+        if self.guidance_scale is None:
+            return self.cfg_scale
+        return Embedded(scale=self.guidance_scale, classifier_free=1.0 if self.cfg_scale is None else self.cfg_scale)
+
     def _beyond(self) -> Iterator[Issue]:
         for given, missing in (("width", "height"), ("height", "width")):
             if getattr(self, given) is not None and getattr(self, missing) is None:
                 yield Issue(given, f"needs a {missing}", "give both, or neither for the size of the training data")
-        if self.guidance_scale is not None:
-            hint = "for classifier-free guidance it is cfg_scale, on a line --l"
-            yield Issue("guidance_scale", "guidance as an input of the model cannot be asked for yet", hint)
         if self.control_video_path and self.control_image_path:
             yield Issue("control_video_path", "goes not together with control_image_path", "keep one of them")
         if self.one_frame is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,9 +14,11 @@ from musubi.architecture import Architecture, Geometry, Size
 from musubi.core.errors import ConfigError, Issue
 from musubi.core.fields import accepting, at_least, count, field, one_of, optional, positive
 from musubi.core.spec import Spec
+from musubi.data.control_size import ControlSize
 from musubi.inference.given import Given
 from musubi.inference.single_frame import SingleFrame
 from musubi.inference.sources import Source, as_source, as_sources
+from musubi.noise.embedded import Embedded
 from musubi.noise.guidance import ClassifierFree, Guidance
 
 _FROM_FILE: Mapping[str, Any] = MappingProxyType(accepting(Path | None))
@@ -38,9 +40,12 @@ class Request(Spec):
     make is refused, or rounded with ``fit="nearest"``.
 
     What a model can look at beside the prompt: ``image``, the first picture of a clip, ``last``, its last one,
-    ``control``, pictures or a clip to follow, and ``video``, a clip that is changed: noise takes the place of
-    ``strength`` of it (1.0: of all). Each is a path, a Pillow image, or frames as an array; of clips as many frames are
-    read as the result has. The size is what ``size`` says, whatever theirs is: they are scaled to cover it and cropped.
+    ``control``, pictures or a clip to follow or change, and ``video``, a clip that is changed: noise takes the place
+    of ``strength`` of it (1.0: of all). Each is a path, a Pillow image, or frames as an array; of clips as many frames
+    are read as the result has. The size is what ``size`` says, whatever theirs is: they are scaled to cover it and
+    cropped.
+    Where a model takes pictures in sizes of their own, ``control_size`` says at which those in ``control`` are shown:
+    ``OwnSize()``, ``NearArea(...)``, ``FixedSize(...)`` or ``LikeTarget()``; None is the model's own rule.
     ``single_frame`` says where in time a single picture lies. ``trim_tail`` frames at the end of a clip are dropped.
 
     Example:
@@ -64,6 +69,7 @@ class Request(Spec):
     control: tuple[Source, ...] = attrs.field(
         default=(), converter=as_sources, metadata=accepting(Path | tuple[Path, ...]), kw_only=True
     )
+    control_size: ControlSize | None = attrs.field(default=None, kw_only=True)
     video: Source | None = attrs.field(default=None, converter=as_source, metadata=_FROM_FILE, kw_only=True)
     strength: float = field(default=0.8, check=_strength, kw_only=True)
     trim_tail: int = field(default=0, check=count(0), kw_only=True)
@@ -110,9 +116,10 @@ class Request(Spec):
         steps = self.steps or usual.steps
         if self.video is not None and int(steps * self.strength) < 1:
             issues.append(Issue("strength", f"{self.strength:g} of {steps} steps is none", "ask for more steps"))
-        rule = _rule(usual.guidance if self.guidance is None else self.guidance)
+        rule = _rule(usual.guidance, self.guidance)
         known = rule.misfits(experts=[expert.name for expert in model.experts], blocks=model.layout.count)
         issues += [issue.under("guidance") for issue in known]
+        issues += self._unused(model, rule)
         if not planned:
             issues += self.given.issues(model.request_roles, model.title)
         if issues:
@@ -128,10 +135,19 @@ class Request(Spec):
             fps=self.fps or usual.fps,
             seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
             given=self.given,
+            control_size=self.control_size,
             strength=self.strength,
             trim_tail=self.trim_tail,
             single_frame=self.single_frame,
         )
+
+    def _unused(self, model: Architecture, rule: Guidance) -> Iterator[Issue]:
+        """Yield what is asked for in vain."""
+        if rule.embedded is not None and _rule(model.generation.guidance).embedded is None:
+            hint = "for classifier-free guidance give a number or ClassifierFree(scale=...)"
+            yield Issue("guidance", f"{model.title} has no guidance as an input", hint)
+        if self.control_size is not None and not model.sizes_controls:
+            yield Issue("control_size", f"{model.title} shows all pictures at the size of the result", "leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values.
@@ -159,6 +175,7 @@ class Job:
     fps: float
     seed: int
     given: Given = attrs.field(factory=Given)
+    control_size: ControlSize | None = None
     strength: float = 1.0
     trim_tail: int = 0
     single_frame: SingleFrame | None = None
@@ -183,6 +200,8 @@ class Job:
         facts = {"prompt": self.prompt, "seed": str(self.seed), "steps": str(self.steps)}
         facts["size"] = f"{self.size[0]}x{self.size[1]}"
         facts["guidance"] = f"{getattr(self.guidance, 'scale', self.guidance.kind)}"
+        if self.control_size is not None:
+            facts["control_size"] = f"{self.control_size}"
         if self.shift is not None:
             facts["shift"] = f"{self.shift:g}"
         facts |= self.given.metadata
@@ -211,8 +230,15 @@ def _placed(model: Architecture, places: SingleFrame | None) -> Architecture:
     return model if places is None else model.at_positions(places.target, places.controls)
 
 
-def _rule(guidance: float | Guidance) -> Guidance:
-    return guidance if isinstance(guidance, Guidance) else ClassifierFree(scale=float(guidance))
+def _rule(usual: float | Guidance, asked: float | Guidance | None = None) -> Guidance:
+    """Return the rule that is asked for; a number is a scale for the model's own kind of rule, where that has one."""
+    rule = usual if isinstance(usual, Guidance) else ClassifierFree(scale=float(usual))
+    if asked is None:
+        return rule
+    if isinstance(asked, Guidance):
+        return asked
+    scaled = isinstance(rule, ClassifierFree | Embedded)
+    return rule.replace(scale=float(asked)) if scaled else ClassifierFree(scale=float(asked))
 
 
 def _with_way_out(issue: Issue) -> Issue:

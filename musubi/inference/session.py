@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self
@@ -22,7 +22,7 @@ from musubi.inference.jobs import draw_job
 from musubi.inference.latents import Latents, check_latents
 from musubi.inference.media import Image, Video
 from musubi.inference.planning import settled
-from musubi.inference.prompts import Prompts, encode_prompts
+from musubi.inference.prompts import Prompts, Words, encode_prompts, sees_pictures, words_of
 from musubi.inference.request import Job, Request
 from musubi.memory.components import release
 from musubi.memory.device import pick_device, pick_dtype, usable_device
@@ -46,7 +46,7 @@ class Session(Draws, Generic[A_co]):
         self._device = pick_device(pipeline.device) if pipeline.device is None else usable_device(pipeline.device)
         self._dtype = pick_dtype(pipeline.dtype, self._device)
         self._loras = tuple((use, use.file()) for use in pipeline.loras)
-        self._ahead = tuple(prompts)
+        self._ahead = () if sees_pictures(pipeline.model) else words_of(pipeline.model, prompts)
         self._prompts = Prompts({})
         self._shown: tuple[str, Conditions] | None = None
         self._stack, self._decoding = ExitStack(), ExitStack()
@@ -88,9 +88,9 @@ class Session(Draws, Generic[A_co]):
         job, callbacks = request.job(self._pipeline.model), tuple(on)
         if self._ready is None:  # before the first weight is loaded, of whichever model
             self._policies = self._fitting(job)
-        given = self._encode(job)
+        words, given = self._encode(job)
         _tell(callbacks, "encoding", 1, 1)
-        latents = self._sample(job, given, callbacks, cancel)
+        latents = self._sample(job, words, given, callbacks, cancel)
         if not self._keep:
             self._free_denoiser()
         return Latents(tensor=latents, fps=job.fps, trim_tail=job.trim_tail, metadata=self._facts(job))
@@ -113,11 +113,13 @@ class Session(Draws, Generic[A_co]):
         _tell(tuple(on), "decoding", 1, 1)
         return drawn
 
-    def _encode(self, job: Job) -> Conditions:
-        """Encode the texts not met before and what the job shows, and return what the latter comes to."""
-        asked = read_given(job) if job.given.sources else None
-        self._encode_texts(job)
-        return {} if asked is None else self._ask(job, asked)
+    def _encode(self, job: Job) -> tuple[Sequence[Words], Conditions]:
+        """Encode the texts not met before and what the job shows; return its texts and what the latter comes to."""
+        model = self._pipeline.model
+        asked = read_given(job, model.geometry) if job.given.sources else None
+        words = words_of(model, job.texts, asked)
+        self._encode_texts(words)
+        return words, {} if asked is None else self._ask(job, asked)
 
     def _ask(self, job: Job, asked: Asked) -> Conditions:
         """Return what a job shows as conditions; those of the last one are kept for a job that shows the same."""
@@ -129,8 +131,8 @@ class Session(Draws, Generic[A_co]):
             self._shown = (content, given)
         return self._shown[1]
 
-    def _encode_texts(self, job: Job) -> None:
-        wanted = self._prompts.missing((*job.texts, *self._ahead))
+    def _encode_texts(self, words: Sequence[Words]) -> None:
+        wanted = self._prompts.missing((*words, *self._ahead))
         if wanted:
             pipeline = self._pipeline
             found = encode_prompts(
@@ -139,13 +141,19 @@ class Session(Draws, Generic[A_co]):
             self._prompts = self._prompts.plus(found)
 
     def _sample(
-        self, job: Job, given: Conditions, callbacks: tuple[Callback, ...], cancel: CancelToken | None
+        self,
+        job: Job,
+        words: Sequence[Words],
+        given: Conditions,
+        callbacks: tuple[Callback, ...],
+        cancel: CancelToken | None,
     ) -> Tensor:
         return draw_job(
             self._pipeline.model,
             self._denoiser(),
             self._prompts,
             job,
+            words=words,
             given=given,
             sampler=self._pipeline.sampler,
             device=self._device,

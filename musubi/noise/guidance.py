@@ -56,6 +56,11 @@ class Guidance(Spec, ABC):
     def combine(self, step: Step, velocities: Mapping[Branch, Tensor]) -> Tensor:
         """Return the velocity to follow from the float32 answers of this step's branches."""
 
+    @property
+    def embedded(self) -> float | None:
+        """The scale that a model is told which has guidance as an input; None where nothing is said of it."""
+        return None
+
     def misfits(self, *, experts: Sequence[str], blocks: int | None) -> Iterable[Issue]:
         """Yield what does not fit a model of these experts, of ``blocks`` blocks each (None: not known yet)."""
         return ()

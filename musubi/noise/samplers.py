@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
-from musubi.core.fields import field, one_of, positive
+from musubi.core.fields import field, one_of, optional, positive
 from musubi.core.spec import Spec
 from musubi.noise.multistep import Estimate, first_order, whole_thousandths
 
@@ -60,11 +60,28 @@ class Sampler(Spec, ABC):
         return velocity(x, x.new_full((x.shape[0],), self.told(sigma))).float()
 
 
+def _inside(value: object) -> str | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+    return None if good else f"must be a number between 0 and 1, got {value!r}"
+
+
 @attrs.frozen(kw_only=True)
 class Euler(Sampler):
-    """Follow the velocity in straight steps (the reference's "vanilla" and "discrete")."""
+    """Follow the velocity in straight steps (the reference's "vanilla" and "discrete").
+
+    ``terminal`` is the last noise level before 0, to which the others are stretched: 0.02 in Qwen-Image's schedule.
+    """
 
     kind: ClassVar[str] = "euler"
+    terminal: float | None = field(default=None, check=optional(_inside))
+
+    def sigmas(self, steps: int, *, tokens: int) -> Tensor:
+        """Return the noise levels, of two steps and more stretched so that the last one before 0 is ``terminal``."""
+        levels = super().sigmas(steps, tokens=tokens)
+        if self.terminal is not None and steps > 1:
+            exact = levels.double()
+            levels[:-1] = 1 - (1 - exact[:-1]) * ((1 - self.terminal) / (1 - exact[-2]))
+        return levels
 
     def sample(self, velocity: Velocity, x: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
         """Return ``x + (sigma' - sigma) velocity``, applied from each noise level to the next."""

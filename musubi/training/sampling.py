@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 
 import attrs
 import torch
@@ -18,7 +19,7 @@ from musubi.inference.denoising import Ready
 from musubi.inference.jobs import draw_job
 from musubi.inference.latents import Latents
 from musubi.inference.media import Image, Video
-from musubi.inference.prompts import Prompts, encode_prompts
+from musubi.inference.prompts import Prompts, Words, encode_prompts, words_of
 from musubi.inference.request import Job, Request
 from musubi.memory.components import release
 from musubi.memory.policy import MemoryPolicy
@@ -30,11 +31,12 @@ from musubi.training.trainer import Trainer
 class Sampling:
     """What a run is asked to draw: complete jobs, their encoded prompts, and the policies for the decoder.
 
-    ``given`` are the conditions that the jobs' pictures and clips come to, one for each job.
+    ``words`` are the texts of each job, ``given`` the conditions that its pictures and clips come to.
     """
 
     model: Architecture
     jobs: tuple[Job, ...]
+    words: tuple[tuple[Words, ...], ...]
     prompts: Prompts
     given: tuple[Conditions, ...] = ()
     memory: tuple[MemoryPolicy, ...] = ()
@@ -48,11 +50,15 @@ class Sampling:
         """
         device, asked = processes.device, trainer.samples[processes.rank :: processes.count]
         jobs = tuple(_in_training_size(request, trainer).job(trainer.model) for request in asked)
-        texts = [text for job in jobs for text in job.texts]
-        prompts = encode_prompts(trainer.model, texts, policies=trainer.memory, device=device, dtype=dtype)
-        shown = [read_given(job) for job in jobs]
+        shown = [read_given(job, trainer.model.geometry) for job in jobs]
+        words = tuple(words_of(trainer.model, job.texts, seen) for job, seen in zip(jobs, shown, strict=True))
+        prompts = encode_prompts(
+            trainer.model, chain.from_iterable(words), policies=trainer.memory, device=device, dtype=dtype
+        )
         given = ask(trainer.model, jobs, shown, policies=trainer.memory, device=device, dtype=dtype)
-        return cls(model=trainer.model, jobs=jobs, prompts=prompts, given=tuple(given), memory=trainer.memory)
+        return cls(
+            model=trainer.model, jobs=jobs, words=words, prompts=prompts, given=tuple(given), memory=trainer.memory
+        )
 
     def draw(
         self,
@@ -71,12 +77,13 @@ class Sampling:
         if not self.jobs:
             return ()
         latents: list[Latents] = []
-        for job, given in zip(self.jobs, self.given, strict=True):
+        for job, words, given in zip(self.jobs, self.words, self.given, strict=True):
             drawn = draw_job(
                 self.model,
                 loaded,
                 self.prompts,
                 job,
+                words=words,
                 given=given,
                 sampler=None,
                 device=device,

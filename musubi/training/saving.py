@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -52,17 +52,27 @@ def save_trained(
         ConfigError: The file cannot be written.
     """
     if not isinstance(trained, AdapterSet):
-        save_model(model, path, {**_facts(architecture, expert), **metadata}, keys=architecture.keys, leads=leads)
+        told = {**_facts(architecture, expert), **metadata}
+        save_model(model, path, told, keys=architecture.keys, marks=architecture.marks, leads=leads)
     elif leads:
         trained.to_file(metadata, model=architecture).save(path)
 
 
-def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str], *, keys: KeyMap, leads: bool = True) -> None:
+def save_model(
+    model: nn.Module,
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    keys: KeyMap,
+    marks: Sequence[str] = (),
+    leads: bool = True,
+) -> None:
     """Write all of a model's tensors under their original names, each in the type that the model keeps it in.
 
-    One tensor is in host memory at a time, beside the model itself.
+    ``marks`` are names of further tensors, of one zero each, by which programs know the model. One tensor is in host
+    memory at a time, beside the model itself.
     """
-    tensors = _originals(model, keys)
+    tensors = [*_originals(model, keys), *(_Original(name, (torch.zeros(1),)) for name in marks)]
     with ExitStack() as stack:
         shapes = {tensor.name: tensor.shape for tensor in tensors}
         writer = stack.enter_context(streamed(path, shapes, {"format": "pt", **metadata})) if leads else None

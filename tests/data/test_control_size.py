@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musubi.core.errors import ConfigError
-from musubi.data.control_size import ControlSize, LikeTarget, NearArea, OwnSize
+from musubi.data.control_size import ControlSize, FixedSize, LikeTarget, NearArea, OwnSize
 
 sides = st.integers(1, 20_000)
 
@@ -53,3 +53,15 @@ def test_control_sizes_survive_a_round_trip_by_their_kind(size: ControlSize) -> 
 def test_an_area_that_is_none_is_refused(resolution: object) -> None:
     with pytest.raises(ConfigError, match="resolution"):
         NearArea(resolution)  # type: ignore[arg-type]
+
+
+@given(width=sides, height=sides)
+def test_one_size_for_all_is_made_of_whole_steps(width: int, height: int) -> None:
+    assert FixedSize((833, 7)).choose((width, height), target=(512, 512), step=16) == (832, 16)
+    assert FixedSize(256).choose((width, height), target=(512, 512), step=16) == (256, 256)
+
+
+@pytest.mark.parametrize("wrong", [0, (0, 16), (16, -1)])
+def test_a_size_that_is_none_is_refused(wrong: int | tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"size: .*give \(width, height\)"):
+        FixedSize(wrong)

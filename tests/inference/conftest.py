@@ -9,9 +9,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from musubi.architecture import Geometry
+from musubi.architecture import Architecture, Geometry
 from musubi.architectures.wan.spec import Wan
-from musubi.inference.prompts import Prompts, encode_prompts
+from musubi.inference.prompts import Prompts, encode_prompts, words_of
 from musubi.networks.adapters import AdapterSet
 from musubi.networks.file import LoRAFile
 from musubi.networks.lora import LoRA
@@ -31,6 +31,9 @@ def one_thread() -> Generator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+_TEXTS = ("a red fox", "two blue birds in snow", "")
 
 
 @attrs.define
@@ -56,7 +59,7 @@ class Loaded:
     geometry: Geometry
 
     def conditions(self, *texts: str) -> ToyConditions:
-        return self.prompts.conditions(self.denoiser, texts, device=CPU)
+        return self.prompts.conditions(self.denoiser, words_of(Toy(), texts), device=CPU)
 
 
 @pytest.fixture
@@ -66,12 +69,12 @@ def loaded() -> Loaded:
     return Loaded(
         denoiser=denoiser,
         model=denoiser.load(toy.experts[0], device=CPU, dtype=torch.float32),
-        prompts=encode_prompts(toy, ["a red fox", "two blue birds in snow", ""], device=CPU, dtype=torch.float32),
+        prompts=encode_prompts(toy, words_of(toy, _TEXTS), device=CPU, dtype=torch.float32),
         geometry=toy.geometry,
     )
 
 
-def lora_for(model: Toy | Wan, *, seed: int = 0, strength: float = 0.3) -> LoRAFile:
+def lora_for(model: Architecture, *, seed: int = 0, strength: float = 0.3) -> LoRAFile:
     """Return a LoRA for all of a model's default targets, with an effect."""
     loaded = model.denoiser().empty(model.experts[0])
     adapters = AdapterSet.create(

@@ -16,7 +16,7 @@ def test_components_are_loaded_once_for_all_that_show_something_and_freed() -> N
     toy = Showing()
     jobs = [request.job(toy) for request in (Request("a", image=RED), Request("b"), Request("c", last=GREEN))]
 
-    made = ask(toy, jobs, [read_given(job) for job in jobs], device=CPU, dtype=FLOAT)
+    made = ask(toy, jobs, [read_given(job, toy.geometry) for job in jobs], device=CPU, dtype=FLOAT)
 
     assert [list(one) for one in made] == [["colours"], [], ["colours"]]
     assert made[0]["colours"].tolist() == [1, 0, 0]
@@ -30,7 +30,7 @@ def test_nothing_to_look_at_loads_nothing() -> None:
     toy = Showing()
     job = Request("a").job(toy)
 
-    assert ask(toy, [job], [read_given(job)], device=CPU, dtype=FLOAT) == [{}]
+    assert ask(toy, [job], [read_given(job, toy.geometry)], device=CPU, dtype=FLOAT) == [{}]
     assert toy.alive.seen == []
 
 
@@ -38,7 +38,7 @@ def test_a_jobs_own_places_in_time_reach_the_codec() -> None:
     toy, places = Showing(), SingleFrame(target=1, controls=(9,))
     job = Request("a", control=[RED], single_frame=places).job(toy)
 
-    (made,) = ask(toy, [job], [read_given(job)], device=CPU, dtype=FLOAT)
+    (made,) = ask(toy, [job], [read_given(job, toy.geometry)], device=CPU, dtype=FLOAT)
 
     assert made["f_indices"].tolist() == [1, 9]
 
@@ -48,7 +48,7 @@ def test_what_shows_the_same_in_the_same_way_is_known_again() -> None:
 
     def content(request: Request) -> str:
         job = request.job(toy)
-        return digest(job, read_given(job))
+        return digest(job, read_given(job, toy.geometry))
 
     same = content(Request("a", image=RED, seed=1))
     assert content(Request("b", image=RED.copy(), seed=2)) == same

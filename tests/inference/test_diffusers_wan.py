@@ -22,7 +22,7 @@ from musubi import PerExpert, Wan, WanPipeline
 from musubi.architectures.wan.tasks import Task
 from musubi.inference.asking import ask, read_given
 from musubi.inference.engine import draw_noise
-from musubi.inference.prompts import encode_prompts
+from musubi.inference.prompts import encode_prompts, words_of
 from musubi.inference.request import Request
 from musubi.testing.checkpoints import tiny_wan
 from tests.inference.conftest import lora_for
@@ -80,11 +80,12 @@ class Scene:
             second = number == 1
             pipeline.load_lora_weights(self.loras[number], adapter_name=f"{number}", load_into_transformer_2=second)
         width, height = self.request.size or (0, 0)
-        texts = encode_prompts(self.wan, [PROMPT, NEGATIVE], device=CPU, dtype=torch.float32).tensors
+        words = words_of(self.wan, [PROMPT, NEGATIVE])
+        texts = encode_prompts(self.wan, words, device=CPU, dtype=torch.float32).tensors
         output = pipeline(
             **self._shown(),
-            prompt_embeds=padded(texts[PROMPT]["varlen_t5"]),
-            negative_prompt_embeds=padded(texts[NEGATIVE]["varlen_t5"]),
+            prompt_embeds=padded(texts[words[0]]["varlen_t5"]),
+            negative_prompt_embeds=padded(texts[words[1]]["varlen_t5"]),
             width=width,
             height=height,
             num_frames=FRAMES,
@@ -120,7 +121,7 @@ class Scene:
     def _features(self, *_: object) -> Tensor:
         """Return our features of the pictures in place of diffusers', which crops and scales for CLIP otherwise."""
         job = self.request.job(self.wan)
-        (given,) = ask(self.wan, [job], [read_given(job)], device=CPU, dtype=torch.float32)
+        (given,) = ask(self.wan, [job], [read_given(job, self.wan.geometry)], device=CPU, dtype=torch.float32)
         return given["clip"].reshape(len(self.case.shows), -1, given["clip"].shape[-1])
 
 

@@ -10,7 +10,7 @@ from musubi.inference.denoising import ready
 from musubi.inference.jobs import draw_job
 from musubi.inference.media import Image
 from musubi.inference.pipeline import Pipeline
-from musubi.inference.prompts import encode_prompts
+from musubi.inference.prompts import encode_prompts, words_of
 from musubi.inference.request import Request
 from musubi.noise.samplers import Sampler, UniPC
 from musubi.testing.toy import Toy
@@ -22,10 +22,11 @@ CPU, FLOAT = torch.device("cpu"), torch.float32
 def test_a_job_on_a_loaded_model_gives_what_the_pipeline_gives_for_the_request() -> None:
     toy, request, sampler = Toy(), Request("a red fox", size=(64, 48), seed=7), UniPC(shift=3.0)
     job = request.job(toy)
-    prompts = encode_prompts(toy, job.texts, device=CPU, dtype=FLOAT)
+    words = words_of(toy, job.texts)
+    prompts = encode_prompts(toy, words, device=CPU, dtype=FLOAT)
 
     with ready(toy, loras=(), policies=(), device=CPU, dtype=FLOAT) as loaded:
-        latents = draw_job(toy, loaded, prompts, job, sampler=sampler, device=CPU, dtype=FLOAT)
+        latents = draw_job(toy, loaded, prompts, job, words=words, sampler=sampler, device=CPU, dtype=FLOAT)
 
     assert latents.shape == (1, *toy.geometry.latent_shape(job.size, job.frames))
     with opened_decoder(toy, device=CPU) as decoder:

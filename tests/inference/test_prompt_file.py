@@ -9,6 +9,7 @@ from musubi.core.errors import ConfigError
 from musubi.inference.prompt_file import read_prompt_lines, read_prompts
 from musubi.inference.prompt_line import PromptLine
 from musubi.inference.request import Request
+from musubi.noise.embedded import Embedded
 from musubi.noise.guidance import ClassifierFree
 
 
@@ -40,13 +41,12 @@ def test_lines_are_prompts_and_comments_are_passed_over(folder: Path) -> None:
 
 
 def test_every_problem_of_a_file_is_told_with_its_line(folder: Path) -> None:
-    text = "a fox --s ten\n\nfine\nb --unknown 3 --w 10\nc --w 10\nd --g 2"
+    text = "a fox --s ten\n\nfine\nb --unknown 3 --w 10\nc --w 10"
 
     assert paths(write(folder / "prompts.txt", text)) == [
         "line 1 --s",
         "line 4 --unknown",
         "line 5 --w",
-        "line 6 --g",
     ]
 
 
@@ -95,11 +95,11 @@ def test_pictures_that_a_line_shows_are_the_requests(folder: Path) -> None:
     assert read_prompts(file) == (Request("edit it", control=["a.png", "b.png"]),)
 
 
-def test_guidance_as_an_input_can_be_read_although_it_cannot_be_asked_for(folder: Path) -> None:
+def test_guidance_as_an_input_is_a_rule_of_its_own(folder: Path) -> None:
     file = write(folder / "prompts.txt", "a fox --g 6")
 
     assert read_prompt_lines(file) == (PromptLine("a fox", guidance_scale=6.0),)
-    assert paths(file) == ["line 1 --g"]
+    assert read_prompts(file) == (Request("a fox", guidance=Embedded(scale=6.0)),)
 
 
 def test_places_in_time_that_make_no_sense_are_told_with_their_line(folder: Path) -> None:

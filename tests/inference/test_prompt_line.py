@@ -8,6 +8,7 @@ from musubi.core.errors import ConfigError
 from musubi.inference.prompt_line import PromptLine, option_of
 from musubi.inference.request import Request
 from musubi.inference.single_frame import SingleFrame
+from musubi.noise.embedded import Embedded
 
 EVERYTHING = (
     "a fox --w 832 --h 480 --f 81 --d 7 --s 20 --g 6 --fs 14.5 --l 5.0 --n grey, blurred"
@@ -123,8 +124,10 @@ def test_pictures_and_clips_are_what_a_request_shows() -> None:
     assert PromptLine.parse("a fox --cn c.mp4").request() == Request("a fox", control="c.mp4")
 
 
-def test_what_generating_cannot_do_yet_is_refused_plainly() -> None:
-    assert refused("a fox --g 6 --l 5") == ["--g"]
+def test_guidance_as_an_input_goes_with_two_passes() -> None:
+    assert PromptLine.parse("a fox --g 6").request() == Request("a fox", guidance=Embedded(scale=6.0))
+    both = PromptLine.parse("a fox --g 6 --l 5").request()
+    assert both == Request("a fox", guidance=Embedded(scale=6.0, classifier_free=5.0))
 
 
 def test_control_pictures_and_a_control_clip_do_not_go_together() -> None:

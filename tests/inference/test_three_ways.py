@@ -19,7 +19,7 @@ from musubi.inference.denoising import ready
 from musubi.inference.engine import draw_noise, sample_latents
 from musubi.inference.loras import LoRAUse
 from musubi.inference.media import Video
-from musubi.inference.prompts import encode_prompts
+from musubi.inference.prompts import Words, encode_prompts, words_of
 from musubi.noise.guidance import ClassifierFree
 from musubi.testing.checkpoints import tiny_wan
 from tests.inference.reference_grid import ReferenceGrid, padded
@@ -43,8 +43,8 @@ def diffusers_frames(wan: Wan, wan_lora: Path, tmp_path_factory: pytest.TempPath
         scheduler=scheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
     )
     pipeline.set_progress_bar_config(disable=True)
-    prompts = encode_prompts(wan, [PROMPT, NEGATIVE], device=CPU, dtype=torch.float32)
-    texts = [padded(prompts.tensors[text]["varlen_t5"]) for text in (PROMPT, NEGATIVE)]
+    prompts = encode_prompts(wan, words_of(wan, [PROMPT, NEGATIVE]), device=CPU, dtype=torch.float32)
+    texts = [padded(prompts.tensors[Words(text)]["varlen_t5"]) for text in (PROMPT, NEGATIVE)]
     frames = {"bare": _draw(pipeline, texts)}
     pipeline.load_lora_weights(wan_lora, adapter_name="clay")
     pipeline.set_adapters("clay", WEIGHT)
@@ -69,7 +69,8 @@ def _draw(pipeline: Any, texts: list[Tensor]) -> Tensor:
 
 def ours(wan: Wan, *loras: LoRAUse) -> Tensor:
     """Return our frames as floats: uint8 would hide differences below 1/510."""
-    prompts, geometry = encode_prompts(wan, [PROMPT, NEGATIVE], device=CPU, dtype=torch.float32), wan.geometry
+    prompts = encode_prompts(wan, words_of(wan, [PROMPT, NEGATIVE]), device=CPU, dtype=torch.float32)
+    geometry = wan.geometry
     shape = geometry.latent_shape(SIZE, FRAMES)
     files = [(use, use.file()) for use in loras]
     with ready(wan, loras=files, policies=(), device=CPU, dtype=torch.float32) as loaded:
@@ -77,8 +78,8 @@ def ours(wan: Wan, *loras: LoRAUse) -> Tensor:
             loaded.denoiser,
             loaded.model,
             draw_noise(shape, [SEED]),
-            positive=prompts.conditions(loaded.denoiser, [PROMPT], device=CPU),
-            negative=prompts.conditions(loaded.denoiser, [NEGATIVE], device=CPU),
+            positive=prompts.conditions(loaded.denoiser, words_of(wan, [PROMPT]), device=CPU),
+            negative=prompts.conditions(loaded.denoiser, words_of(wan, [NEGATIVE]), device=CPU),
             sampler=wan.sampler,
             guidance=ClassifierFree(scale=GUIDANCE),
             steps=STEPS,

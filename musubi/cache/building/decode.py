@@ -14,7 +14,8 @@ from musubi.batch import Sample
 from musubi.cache.building.jobs import Job
 from musubi.cache.building.memory import stamp_of
 from musubi.core.errors import DataError, Issue, shown
-from musubi.data.media.loading import Samples
+from musubi.data.media.loading import Samples, load_originals
+from musubi.data.sample import Item
 
 
 @attrs.frozen
@@ -32,19 +33,19 @@ class Decoder:
 
     def __init__(self, stage: Stage, jobs: Sequence[Job]) -> None:
         reads = stage.reads
-        self._words_only = reads == ("caption",)
-        items = [] if self._words_only else [job.item for job in jobs]
+        self._fitted, self._originals = bool({"pixels", "controls", "mask"} & set(reads)), "originals" in reads
+        items = [job.item for job in jobs] if self._fitted else []
         self._samples = Samples(items, pixels="pixels" in reads, controls="controls" in reads, mask="mask" in reads)
         uses = Counter(item.path for item in items)
         self._locks = {path: Lock() for path, count in uses.items() if count > 1}
 
     def __call__(self, job: Job) -> Sample | Failed:
         """Return what the stage reads of a job's item, or why it cannot be read."""
-        if self._words_only:
+        if not self._fitted and not self._originals:
             return Sample(name=job.name, caption=job.caption or "")
         try:
             with self._alone(job):
-                sample = self._samples.load(job.item)
+                sample = self._loaded(job.item)
             _check_unchanged(job)
         except DataError as error:
             return Failed(error.issues)
@@ -53,6 +54,11 @@ class Decoder:
                 raise
             return too_large(job, "take a smaller resolution or fewer frames, or scale the file down")
         return attrs.evolve(sample, name=job.name, caption=job.caption or "")
+
+    def _loaded(self, item: Item) -> Sample:
+        """Return what is read of an item's files."""
+        sample = self._samples.load(item) if self._fitted else Sample(name=item.name)
+        return attrs.evolve(sample, controls=load_originals(item)) if self._originals else sample
 
     def _alone(self, job: Job) -> AbstractContextManager[object]:
         return self._locks.get(job.item.path) or nullcontext()

@@ -55,12 +55,19 @@ class Identities:
         return base.with_facts({"caption": caption, **self._media(stage, item)})
 
     def _media(self, stage: Stage, item: Item) -> dict[str, object]:
-        found: dict[str, object] = {"frames": item.frames, "bucket": item.bucket}
+        found: dict[str, object] = {}
+        if set(stage.reads) & {"pixels", "controls", "mask"}:
+            found |= {"frames": item.frames, "bucket": item.bucket}
         if "pixels" in stage.reads:
             found["pixels"] = self._memory.digest(item.path)
         if "controls" in stage.reads:
             found["controls"] = {
                 role: [[self._memory.digest(control.path), control.bucket] for control in controls]
+                for role, controls in item.controls.items()
+            }
+        if "originals" in stage.reads:
+            found["originals"] = {
+                role: [self._memory.digest(control.path) for control in controls]
                 for role, controls in item.controls.items()
             }
         if "mask" in stage.reads:
@@ -104,6 +111,6 @@ def _check_text(item: Item, caption: str) -> None:
 def files_of(stage: Stage, item: Item) -> list[Path]:
     """Return the files that a stage reads of an item."""
     paths = [item.path] if "pixels" in stage.reads else []
-    if "controls" in stage.reads:
+    if "controls" in stage.reads or "originals" in stage.reads:
         paths += [control.path for controls in item.controls.values() for control in controls]
     return paths + ([item.mask] if item.mask is not None and "mask" in stage.reads else [])

@@ -13,6 +13,9 @@ from musubi.cache.building.masks import MASK
 from musubi.cache.building.memory import Stamp
 from musubi.data.sample import Item, kind_of
 
+_ORIGINAL = 2**22
+"""Pixels that a picture in its own size is taken to have, where nobody has looked: 2048 x 2048."""
+
 
 @attrs.frozen(kw_only=True)
 class Job:
@@ -57,6 +60,8 @@ class Job:
     def pixels(self) -> int:
         """How many pixels are decoded for it: frames x width x height, conditions included."""
         own = _area(self.item.bucket) * len(self.item.frames) if self._seen else 0
+        if "originals" in self.stage.reads:
+            own += _ORIGINAL * sum(map(len, self.item.controls.values()))
         if "controls" not in self.stage.reads:
             return own
         return own + sum(frames * width * height for _, frames, width, height in self._controls())

@@ -54,7 +54,7 @@ def survey(
 
 def _unused_controls(items: Sequence[Item], model: Architecture) -> Iterator[Issue]:
     """Yield a note for each file whose conditions the model does not look at."""
-    if any("controls" in stage.reads for stage in model.stages):
+    if any("controls" in stage.reads or "originals" in stage.reads for stage in model.stages):
         return
     for path in dict.fromkeys(item.path for item in items if item.controls):
         yield Issue(shown(path), "control is not used", f"{model.title} takes no conditioning pictures or clips")

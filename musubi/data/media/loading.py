@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,25 @@ def load_sample(item: Item, *, pixels: bool = True, controls: bool = True, mask:
         DataError: A file cannot be read, or the item's ends before the window does.
     """
     return Samples([item], pixels=pixels, controls=controls, mask=mask).load(item)
+
+
+def load_originals(item: Item) -> Mapping[str, tuple[Tensor, ...]]:
+    """Decode an item's conditioning pictures as their files have them: uint8 (1, height, width, 3), by role.
+
+    Of a clip it is the first frame.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    with blamed(shown(item.path), "control"):
+        return {role: tuple(_original(file.path) for file in files) for role, files in item.controls.items()}
+
+
+def _original(path: Path) -> Tensor:
+    import torch
+
+    frame = read_image(path) if _kind(path) == "image" else next(iter(read_clip(path, [0])))
+    return torch.tensor(frame)[None]
 
 
 def load_pixels(path: Path, *, frames: Sequence[int], bucket: Size) -> Tensor:
