@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from musubi.architectures.qwen_image.tasks import MARK
 from musubi.core.errors import Issue, WeightsError
 from musubi.weights.axes import rope_axes
 from musubi.weights.naming import PREFIXES, strip
@@ -19,10 +20,8 @@ AXES = (16, 56, 56)
 
 _AXES_KEY, _CONFIG_CLASS = "qwen_image.axes_dims_rope", r"QwenImageTransformer2DModel"
 
-_BLOCKS = "transformer_blocks."
+_BLOCKS, _LAYERED = "transformer_blocks.", "time_text_embed.addition_t_embedding.weight"
 _OTHERS = (
-    ("__index_timestep_zero__", "Qwen-Image-Edit-2511"),
-    ("time_text_embed.addition_t_embedding.", "Qwen-Image-Layered"),
     ("txt_in.text_norm.", "Qwen-Image-2.1"),
     ("double_blocks.", "a FLUX or HunyuanVideo transformer"),
     ("single_transformer_blocks.", "a FLUX or HunyuanVideo transformer in diffusers' layout"),
@@ -43,6 +42,11 @@ class DitFacts:
     out_channels: int = 16
     text_dim: int = 3584
     axes: tuple[int, int, int] = AXES
+    zero_time: bool = False
+    """Whether the file says that the pictures to start from are told no noise, as in Edit-2511; others may not say."""
+
+    layered: bool = False
+    """Whether it is Qwen-Image-Layered, with another rule of places and a further input."""
 
     @property
     def pruned(self) -> bool:
@@ -53,7 +57,7 @@ class DitFacts:
     def of(cls, checkpoint: Checkpoint) -> Self:
         """Read the sizes.
 
-        Qwen-Image, -Edit and -Edit-2509 have the same names and shapes: which one it is, is the user's word.
+        Qwen-Image, -Edit, -Edit-2509 and -2511 have the same names and shapes: which one it is, is the user's word.
 
         Raises:
             WeightsError: It is another model, which the message names where it is a known one, or is incomplete.
@@ -72,9 +76,16 @@ class DitFacts:
                 out_channels=shapes["proj_out.weight"][0] // 4,
                 text_dim=shapes["txt_in.weight"][1],
                 axes=rope_axes(checkpoint, head_dim, key=_AXES_KEY, config_class=_CONFIG_CLASS, published=AXES),
+                zero_time=MARK in shapes or _told(checkpoint).get("zero_cond_t") is True,
+                layered=_LAYERED in shapes,
             )
         except KeyError as error:
             raise _refused(checkpoint, f"lacks {error}: its sizes cannot be told", "download it again") from error
+
+
+def _told(checkpoint: Checkpoint) -> Mapping[str, object]:
+    """Return the ``config.json`` beside the file if it is a transformer's of this family."""
+    return checkpoint.config if checkpoint.config.get("_class_name") == _CONFIG_CLASS else {}
 
 
 def _expect(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import attrs
 
 from musubi.architecture import (
     Architecture,
     ComfyNames,
+    Component,
     Generation,
     Geometry,
     Interchange,
@@ -21,15 +21,17 @@ from musubi.architecture import (
     Stage,
 )
 from musubi.architectures.qwen_image.keys import DIT
+from musubi.architectures.qwen_image.tasks import MARK, PUBLISHED, TEXT_ENCODER, TOKENIZER, VAE, Published, Task
+from musubi.architectures.qwen_image.vl_facts import COMPONENT as TEXT_ENCODER_FACTS
 from musubi.core.fields import field, one_of
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
 
 if TYPE_CHECKING:
+    from musubi.architectures.qwen_image.codec import QwenImageCodec
+    from musubi.architectures.qwen_image.denoiser import QwenImageDenoiser
     from musubi.noise.samplers import Sampler
     from musubi.noise.timesteps import ResolutionShift
-
-Task = Literal["text_to_image", "edit", "edit_2509"]
 
 GEOMETRY = Geometry(multiple=16, stride=8, channels=16, patch=(1, 2, 2), video=False)
 """Single pictures with sides in 16 pixels, 16 latent channels at an eighth of the size."""
@@ -38,55 +40,14 @@ _ATTENTION = r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_pr
 _MLP = r"transformer_blocks\.\d+\.(img|txt)_mlp\.net\.(0\.proj|2)"
 _MODULATION = r"transformer_blocks\.\d+\.(img|txt)_mod\.1"
 
-_COMFY = "Comfy-Org/Qwen-Image_ComfyUI@main:split_files"
-_COMFY_EDIT = "Comfy-Org/Qwen-Image-Edit_ComfyUI@main:split_files"
-
-
-@attrs.frozen(kw_only=True)
-class Published:
-    """What tells a published model: its title, its metadata, its file and the size it is asked for by default."""
-
-    title: str
-    base: str
-    architecture: str
-    file: str
-    size: Size
-
-
-PUBLISHED: Mapping[Task, Published] = MappingProxyType(
-    {
-        "text_to_image": Published(
-            title="Qwen-Image",
-            base="qwen_image",
-            architecture="Qwen-Image/lora",
-            file=f"{_COMFY}/diffusion_models/qwen_image_bf16.safetensors",
-            size=(1328, 1328),
-        ),
-        "edit": Published(
-            title="Qwen-Image-Edit",
-            base="qwen_image_edit",
-            architecture="Qwen-Image-Edit/lora",
-            file=f"{_COMFY_EDIT}/diffusion_models/qwen_image_edit_bf16.safetensors",
-            size=(1024, 1024),
-        ),
-        "edit_2509": Published(
-            title="Qwen-Image-Edit-2509",
-            base="qwen_image_edit",
-            architecture="Qwen-Image-Edit-Plus/lora",
-            file=f"{_COMFY_EDIT}/diffusion_models/qwen_image_edit_2509_bf16.safetensors",
-            size=(1024, 1024),
-        ),
-    }
-)
-
 
 @attrs.frozen(kw_only=True)
 class QwenImage(Architecture):
-    """Qwen-Image, Qwen-Image-Edit or Qwen-Image-Edit-2509.
+    """Qwen-Image, and the models of its family that change pictures: Edit, Edit-2509 and Edit-2511.
 
-    The three transformers have the same names and shapes, so the task cannot be read from a file: choose it. This
-    version describes the models, scans data for them, reads their checkpoints, and reads, converts and merges LoRAs of
-    them; it does not encode, train or generate with them yet.
+    Their transformers have the same names and shapes, so the task cannot be read from a file: choose it. ``edit`` shows
+    the language model one picture, the others show it as many as there are; the transformer sees all of them, each in
+    its own size.
 
     Args:
         task: The published model whose conditions and defaults apply.
@@ -118,6 +79,11 @@ class QwenImage(Architecture):
     def edit_2509(cls) -> Self:
         """Return Qwen-Image-Edit-2509, which draws on several pictures."""
         return cls(task="edit_2509")
+
+    @classmethod
+    def edit_2511(cls) -> Self:
+        """Return Qwen-Image-Edit-2511, which draws on several pictures and is told that these have no noise."""
+        return cls(task="edit_2511")
 
     @property
     def published(self) -> Published:
@@ -169,17 +135,37 @@ class QwenImage(Architecture):
         return Roles(required=("control",)) if self.edits else Roles()
 
     @property
+    def request_roles(self) -> Roles:
+        """In editing, the pictures to change."""
+        return self.roles
+
+    @property
+    def sizes_controls(self) -> bool:
+        """Whether there are pictures to change: each may have its own size."""
+        return self.edits
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
-        """Latents from pixels, text from captions; when editing, both see the control pictures too."""
+        """Latents from pixels, text from captions; when editing, the VAE and the language model see pictures, too."""
         if self.edits:
             return (
                 Stage(name="latents", components=("vae",), reads=("pixels", "controls")),
-                Stage(name="text", components=("text_encoder",), reads=("caption", "controls")),
+                Stage(name="text", components=("text_encoder",), reads=("caption", "originals")),
             )
         return (
             Stage(name="latents", components=("vae",), reads=("pixels",)),
             Stage(name="text", components=("text_encoder",), reads=("caption",)),
         )
+
+    @property
+    def request_stages(self) -> tuple[Stage, ...]:
+        """The pictures to change."""
+        return (Stage(name="control", components=("vae",), reads=()),) if self.edits else ()
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The VAE, which can work in tiles, and Qwen2.5-VL with its blocks."""
+        return (Component(name="vae", role="vae", tile=GEOMETRY.stride), TEXT_ENCODER_FACTS)
 
     @property
     def timesteps(self) -> ResolutionShift:
@@ -191,16 +177,22 @@ class QwenImage(Architecture):
     @property
     def sampler(self) -> Sampler:
         """Euler on the grid that the model's own rule gives at its default size."""
+        return self.sampler_for(self.published.size)
+
+    def sampler_for(self, size: Size) -> Sampler:
+        """Return Euler on the grid of the model's own rule: the larger, the more it is shifted; it ends at 0.02."""
         from musubi.noise.samplers import Euler
 
-        tokens = GEOMETRY.tokens(GEOMETRY.latent_shape(self.published.size))
-        mu, _ = self.timesteps.logit(tokens)
-        return Euler(shift=math.exp(mu))
+        mu, _ = self.timesteps.logit(GEOMETRY.tokens(GEOMETRY.latent_shape(size)))
+        return Euler(shift=math.exp(mu), terminal=0.02)
 
     @property
     def generation(self) -> Generation:
-        """The authors' defaults; guidance is classifier-free against a blank prompt."""
-        return Generation(size=self.published.size, frames=1, steps=50, guidance=4.0, fps=1.0, negative=" ")
+        """The authors' defaults; guidance is classifier-free against a blank prompt, and makes nothing longer."""
+        from musubi.noise.norm_preserving import NormPreserving
+
+        size, steps = self.published.size, self.published.steps
+        return Generation(size=size, frames=1, steps=steps, guidance=NormPreserving(scale=4.0), fps=1.0, negative=" ")
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -211,6 +203,11 @@ class QwenImage(Architecture):
             "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",
             "modelspec.license": "apache-2.0",
         }
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What ComfyUI knows files of Edit-2511 by."""
+        return (MARK,) if self.published.zero_time else ()
 
     @property
     def interchange(self) -> Interchange:
@@ -231,7 +228,19 @@ class QwenImage(Architecture):
         """Return where each component is published."""
         return {
             "dit": WeightsRef(self.published.file),
-            "vae": WeightsRef("Qwen/Qwen-Image@main:vae/diffusion_pytorch_model.safetensors"),
-            "text_encoder": WeightsRef(f"{_COMFY}/text_encoders/qwen_2.5_vl_7b.safetensors"),
-            "tokenizer": WeightsRef("Qwen/Qwen-Image@main:tokenizer"),
+            "vae": WeightsRef(VAE),
+            "text_encoder": WeightsRef(TEXT_ENCODER),
+            "tokenizer": WeightsRef(TOKENIZER),
         }
+
+    def codec(self) -> QwenImageCodec:
+        """Return the VAE and the language model; imports torch."""
+        from musubi.architectures.qwen_image.codec import QwenImageCodec
+
+        return QwenImageCodec(self)
+
+    def denoiser(self) -> QwenImageDenoiser:
+        """Return the transformer side; imports torch."""
+        from musubi.architectures.qwen_image.denoiser import QwenImageDenoiser
+
+        return QwenImageDenoiser(self)

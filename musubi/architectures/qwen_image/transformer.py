@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from accelerate import init_empty_weights
@@ -16,6 +17,7 @@ from torch import Tensor
 from musubi.architecture import Prepare, WeightHook
 from musubi.architectures.qwen_image.facts import DitFacts
 from musubi.architectures.qwen_image.keys import DIT, renumbered
+from musubi.architectures.qwen_image.tasks import MARK
 from musubi.attention.ragged import cropped, ragged
 from musubi.attention.streams import JointAttention, equip
 from musubi.keymap import KeyMap
@@ -35,15 +37,17 @@ def load_transformer(
     dtype: torch.dtype,
     prepare: Prepare | None = None,
     on_weight: WeightHook | None = None,
+    facts: DitFacts | None = None,
 ) -> PreciseQwenImage:
     """Load a transformer tensor by tensor, frozen and in evaluation mode; the time path stays float32.
 
-    A pruned file's blocks are numbered anew from 0, for ``on_weight``, too.
+    A pruned file's blocks are numbered anew from 0, for ``on_weight``, too. ``facts`` are those of the file unless
+    given: more may be known of it than it says.
 
     Raises:
         WeightsError: The file cannot be read, or is no transformer of these models.
     """
-    facts = DitFacts.of(checkpoint)
+    facts = facts or DitFacts.of(checkpoint)
     keys = renumbered(facts.blocks) if facts.pruned else DIT
     if facts.pruned:
         logger.warning("%s has %d blocks with gaps between: numbered anew", checkpoint.label, len(facts.blocks))
@@ -58,6 +62,7 @@ def load_transformer(
         dtype=dtype,
         on_weight=_with_new_numbers(on_weight, keys) if on_weight and facts.pruned else on_weight,
         keep_float32=KEEP_FLOAT32,
+        ignore=(MARK,),
     )
     model.eval().requires_grad_(False)
     return model
@@ -77,8 +82,11 @@ def empty_transformer(facts: DitFacts) -> PreciseQwenImage:
             num_attention_heads=facts.dim // facts.head_dim,
             joint_attention_dim=facts.text_dim,
             axes_dims_rope=facts.axes,
+            zero_cond_t=facts.zero_time,
+            use_additional_t_cond=facts.layered,
+            use_layer3d_rope=facts.layered,
         )
-        model.time_text_embed = PreciseTime(facts.dim)  # type: ignore[no-untyped-call]
+        model.time_text_embed = PreciseTime(facts.dim, facts.layered)  # type: ignore[no-untyped-call]
     equip(model.transformer_blocks, JointAttention())
     model.eval().requires_grad_(False)
     return model
@@ -107,20 +115,35 @@ class PreciseQwenImage(QwenImageTransformer2DModel):
             hidden_states: Packed latents (B, S, C).
             encoder_hidden_states: The language model's states (B, L, text width), zeros after shorter ones.
             timestep: Noise levels in [0, 1], float32 (B,).
-            img_shapes: Frames (1), rows and columns of tokens of the picture and of each control; shared by the batch.
+            img_shapes: Frames (1), rows and columns of tokens of the picture, or of each layer, and of each control;
+                shared by the batch.
             encoder_hidden_states_mask: True (B, L) where there is text; None where all is.
         """
         image = self.img_in(hidden_states)
-        conditioning = self.time_text_embed(timestep).to(image.dtype)
+        own, conditioning, shown = self._told(timestep, img_shapes, image)
         words, counts = cropped(encoder_hidden_states, encoder_hidden_states_mask)
         text = self.txt_in(self.txt_norm(words))
         known = ragged(counts, more=image.shape[1], device=image.device)
         waves = self.pos_embed([list(img_shapes)], max_txt_seq_len=text.shape[1], device=image.device)
         places = tuple(torch.view_as_real(wave)[:, None] for wave in waves)
         for block in self.transformer_blocks:
-            text, image = block(image, text, known, conditioning, places)
-        predicted: Tensor = self.proj_out(self.norm_out(image, conditioning))
+            text, image = block(image, text, known, conditioning, places, None, shown)
+        predicted: Tensor = self.proj_out(self.norm_out(image, own))
         return predicted
+
+    def _told(
+        self, timestep: Tensor, shapes: Sequence[tuple[int, int, int]], image: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the embedded time (B, D), that of all blocks, and which tokens (1, S) are told no noise.
+
+        Where pictures to start from are told none, that of all blocks has the embedded time 0 behind it, (2 B, D).
+        """
+        own = self.time_text_embed(timestep).to(image.dtype)
+        if not self.zero_cond_t:
+            return own, own, None
+        still = self.time_text_embed(torch.zeros_like(timestep)).to(image.dtype)
+        shown = torch.arange(image.shape[1], device=image.device)[None] >= prod(shapes[0])
+        return own, torch.cat([own, still]), shown
 
 
 class PreciseTime(QwenTimestepProjEmbeddings):
@@ -130,6 +153,9 @@ class PreciseTime(QwenTimestepProjEmbeddings):
         """Return (B, D) in float32 for ``timestep`` in [0, 1], which the network is told times 1000."""
         with torch.autocast(timestep.device.type, enabled=False):
             embedded: Tensor = self.timestep_embedder(self.time_proj(timestep.float()))
+            if self.use_additional_t_cond:
+                # Of two learned additions the first: pictures with transparency.
+                embedded = embedded + self.addition_t_embedding.weight[0].float()
             return embedded
 
 

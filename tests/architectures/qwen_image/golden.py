@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
+import attrs
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from musubi.architecture import WeightHook
+from musubi.architectures.qwen_image.facts import DitFacts
 from musubi.architectures.qwen_image.transformer import PreciseQwenImage, load_transformer
+from musubi.embedding.patches import patched, unpatched
 from musubi.weights.checkpoint import open_checkpoint
 from tests.parity.cases import golden, part
 
@@ -26,10 +31,13 @@ def write(stem: str, folder: Path, *, prefix: str = "", changes: dict[str, Tenso
     return path
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32, *, on_weight: WeightHook | None = None) -> PreciseQwenImage:
-    """Load a transformer on the CPU."""
+def load(
+    path: Path, dtype: torch.dtype = torch.float32, *, on_weight: WeightHook | None = None, zero_time: bool = False
+) -> PreciseQwenImage:
+    """Load a transformer on the CPU; ``zero_time`` is what only the task tells of Edit-2511."""
     with open_checkpoint(path) as checkpoint:
-        return load_transformer(checkpoint, device="cpu", dtype=dtype, on_weight=on_weight)
+        facts = attrs.evolve(DitFacts.of(checkpoint), zero_time=zero_time)
+        return load_transformer(checkpoint, device="cpu", dtype=dtype, on_weight=on_weight, facts=facts)
 
 
 def predict(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -49,17 +57,13 @@ def predict(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Return (B, H/2 W/2, 4 C) of (B, C, 1, H, W): channels first, then the rows and columns of a patch."""
-    batch, channels, _, height, width = latents.shape
-    patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, channels * 4)
+    """Return (B, F H/2 W/2, 4 C) of (B, C, F, H, W): channels first, then the rows and columns of a patch."""
+    return patched(latents, (1, 2, 2))
 
 
-def unpack(tokens: Tensor, shape: torch.Size) -> Tensor:
-    """Return (B, C, 1, H, W) of the first tokens."""
-    batch, channels, _, height, width = shape
-    patches = tokens[:, : height * width // 4].reshape(batch, height // 2, width // 2, channels, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+def unpack(tokens: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return (B, C, F, H, W) of the first tokens."""
+    return unpatched(tokens[:, : prod(shape[2:]) // 4], shape[2:], (1, 2, 2))
 
 
 def _numbered(inputs: dict[str, Tensor], prefix: str) -> list[Tensor]:

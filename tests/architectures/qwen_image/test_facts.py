@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from musubi.architectures.qwen_image.facts import DitFacts
+from musubi.architectures.qwen_image.tasks import MARK
 from musubi.core.errors import WeightsError
 from musubi.weights.checkpoint import open_checkpoint
 from tests.architectures.qwen_image import published
@@ -58,8 +59,6 @@ def test_only_a_config_of_the_model_counts(name: str, axes: tuple[int, ...], tmp
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("__index_timestep_zero__", "Qwen-Image-Edit-2511"),
-        ("time_text_embed.addition_t_embedding.weight", "Qwen-Image-Layered"),
         ("txt_in.text_norm.weight", "Qwen-Image-2.1"),
         ("double_blocks.0.img_attn.qkv.weight", "a FLUX or HunyuanVideo transformer"),
         ("single_transformer_blocks.0.proj_mlp.weight", "a FLUX or HunyuanVideo transformer in diffusers' layout"),
@@ -69,6 +68,19 @@ def test_only_a_config_of_the_model_counts(name: str, axes: tuple[int, ...], tmp
 def test_another_model_is_named(name: str, what: str) -> None:
     with pytest.raises(WeightsError, match=f"is {what}, not Qwen-Image"):
         DitFacts.of(header_only({**published.transformer(blocks=range(1)), name: (8, 8)}))
+
+
+def test_a_mark_tells_that_pictures_to_change_have_no_noise() -> None:
+    shapes = published.transformer(blocks=range(1))
+
+    assert not DitFacts.of(header_only(shapes)).zero_time
+    assert DitFacts.of(header_only({**shapes, MARK: ()})).zero_time
+
+
+def test_a_second_table_of_times_tells_the_model_of_layers() -> None:
+    shapes = {**published.transformer(blocks=range(1)), "time_text_embed.addition_t_embedding.weight": (2, 3072)}
+
+    assert DitFacts.of(header_only(shapes)).layered
 
 
 def test_something_else_is_refused() -> None:

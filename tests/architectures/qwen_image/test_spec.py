@@ -6,8 +6,10 @@ from typing import get_args
 
 import pytest
 
-from musubi.architectures.qwen_image.spec import PUBLISHED, QwenImage, Task
-from musubi.core.errors import ConfigError, MusubiError
+from musubi.architectures.qwen_image.spec import QwenImage
+from musubi.architectures.qwen_image.tasks import PUBLISHED, Task
+from musubi.core.errors import ConfigError
+from musubi.noise.norm_preserving import NormPreserving
 from musubi.noise.samplers import Euler
 from tests.parity.cases import vector
 
@@ -33,9 +35,12 @@ def test_only_editing_needs_pictures() -> None:
     assert QwenImage.edit().roles.required == QwenImage.edit_2509().roles.required == ("control",)
 
 
-@pytest.mark.parametrize("task", ["edit", "edit_2509"])
+@pytest.mark.parametrize("task", ["edit", "edit_2509", "edit_2511"])
 def test_a_changed_control_invalidates_both_stages_of_an_edit(task: Task) -> None:
-    assert all("controls" in stage.reads for stage in QwenImage(task=task).stages)
+    latents, text = QwenImage(task=task).stages
+
+    assert "controls" in latents.reads
+    assert "originals" in text.reads
 
 
 def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -97,7 +102,17 @@ def test_single_pictures_only() -> None:
     assert "makes single pictures" in issues[0].message
 
 
-@pytest.mark.parametrize("verb", ["codec", "denoiser"])
-def test_what_is_not_there_yet_says_so(verb: str) -> None:
-    with pytest.raises(MusubiError, match=r"cannot .* Qwen-Image-Edit-2509 yet"):
-        getattr(QwenImage.edit_2509(), verb)()
+def test_guidance_is_the_authors() -> None:
+    generation = QwenImage().generation
+
+    assert generation.guidance == NormPreserving(scale=4.0)
+    assert generation.negative == " "
+    assert (QwenImage().generation.steps, QwenImage.edit_2509().generation.steps) == (50, 40)
+
+
+def test_the_grid_ends_where_the_model_was_trained_to_end() -> None:
+    sampler = QwenImage().sampler
+
+    assert isinstance(sampler, Euler)
+    assert sampler.terminal == 0.02
+    assert float(sampler.sigmas(50, tokens=6889)[-2]) == pytest.approx(0.02, abs=1e-6)

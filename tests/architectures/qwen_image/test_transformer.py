@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,23 +9,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from musubi.architectures.qwen_image.transformer import load_transformer
+from musubi.architectures.qwen_image.transformer import PreciseQwenImage, load_transformer
 from musubi.weights.checkpoint import open_checkpoint
 from tests.architectures.comparing import equal
 from tests.architectures.qwen_image.golden import load, pack, predict, unpack, write
 from tests.parity.cases import golden, golden_stems, part
 
 STEM = "models_qwen_image"
-OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope")
-"""Entries of a case's config by which it is Edit-2511 or Layered."""
-
 each_case = pytest.mark.parametrize("stem", [*golden_stems("models_qwen_image"), *golden_stems("models_qwen_edit")])
 
 
 @each_case
 def test_the_outputs_and_gradients_are_the_reference_s(stem: str, tmp_path: Path) -> None:
-    _, tensors = _ours(stem)
-    model, inputs = load(write(stem, tmp_path)).requires_grad_(requires_grad=True), part(tensors, "in.")
+    model, tensors = _loaded(stem, tmp_path)
+    model, inputs = model.requires_grad_(requires_grad=True), part(tensors, "in.")
 
     predicted = predict(model, inputs)
     loss = (predicted - inputs["target"]).square().mean()
@@ -42,8 +38,8 @@ def test_the_outputs_and_gradients_are_the_reference_s(stem: str, tmp_path: Path
 
 @each_case
 def test_padding_is_not_attended_to(stem: str, tmp_path: Path) -> None:
-    _, tensors = _ours(stem)
-    model, inputs = load(write(stem, tmp_path)), part(tensors, "in.")
+    model, tensors = _loaded(stem, tmp_path)
+    inputs = part(tensors, "in.")
     alone = {k: v[1:] if v.ndim != 2 else v for k, v in inputs.items() if k != "vl_embed_0"}
     alone["vl_embed_0"] = alone.pop("vl_embed_1")
 
@@ -118,8 +114,36 @@ def test_blocks_of_a_pruned_file_are_counted_anew_for_hooks_too(
     assert warning.endswith("pruned.safetensors has 2 blocks with gaps between: numbered anew")
 
 
-def _ours(stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _loaded(stem: str, folder: Path) -> tuple[PreciseQwenImage, dict[str, Tensor]]:
     meta, tensors = golden(stem)
-    if any(meta["config"].get(name) for name in OTHER_MODELS):
-        pytest.skip("Edit-2511 and Layered are other models, which no task of QwenImage offers")
-    return meta, tensors
+    return load(write(stem, folder), zero_time=bool(meta["config"].get("zero_cond_t"))), tensors
+
+
+@pytest.mark.parametrize("stem", golden_stems("models_qwen_layered"))
+def test_layers_have_places_of_their_own_and_the_picture_they_are_of_another(stem: str, tmp_path: Path) -> None:
+    tensors = golden(stem)[1]
+    model, inputs = load(write(stem, tmp_path)), part(tensors, "in.")
+    layers, picture = inputs["noisy_layer_latents"].transpose(1, 2), inputs["condition_latents"]
+    grid = (1, layers.shape[-2] // 2, layers.shape[-1] // 2)
+
+    with torch.no_grad():
+        packed = model(
+            torch.cat([pack(layers), pack(picture)], dim=1),
+            encoder_hidden_states=inputs["vl_embed_0"][None],
+            timestep=inputs["timesteps"],
+            img_shapes=[*[grid] * layers.shape[2], (1, picture.shape[-2] // 2, picture.shape[-1] // 2)],
+        )
+
+    assert (packed - tensors["out.packed"]).abs().max() <= 2e-5
+    assert (unpack(packed, layers.shape).transpose(1, 2) - tensors["out.pred"]).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("stem", golden_stems("models_qwen_edit_2511"))
+def test_pictures_to_change_are_told_no_noise(stem: str, tmp_path: Path) -> None:
+    model, tensors = _loaded(stem, tmp_path)
+    plain, inputs = load(write(stem, tmp_path)), part(tensors, "in.")
+
+    with torch.no_grad():
+        told, not_told = predict(model, inputs), predict(plain, inputs)
+
+    assert (told - not_told).abs().max() > 1e-2
