@@ -11,18 +11,24 @@ import attrs
 from musubi.architecture import (
     Architecture,
     ComfyNames,
+    Component,
     Generation,
     Geometry,
     Interchange,
     Layout,
     Roles,
+    Size,
     Stage,
 )
 from musubi.architectures.flux_kontext.keys import DIT
+from musubi.architectures.flux_kontext.text_facts import T5
+from musubi.core.fields import at_least, field
 from musubi.core.refs import WeightsRef
 from musubi.keymap import KeyMap
 
 if TYPE_CHECKING:
+    from musubi.architectures.flux_kontext.codec import FluxKontextCodec
+    from musubi.architectures.flux_kontext.denoiser import FluxKontextDenoiser
     from musubi.noise.samplers import Sampler
     from musubi.noise.timesteps import ResolutionShift
 
@@ -41,13 +47,13 @@ _MODULATION = (r"double_blocks\.\d+\.(img|txt)_mod\.lin", r"single_blocks\.\d+\.
 
 @attrs.frozen(kw_only=True)
 class FluxKontext(Architecture):
-    """FLUX.1 Kontext dev, which changes one picture as words say.
+    """FLUX.1 Kontext dev, which changes one picture, or several, as words say; without any it draws from words.
 
-    This version describes the model, scans data for it, reads its checkpoints, and reads, converts and merges LoRAs of
-    it; it does not encode, train or generate with it yet. The published weights are under a non-commercial licence and
-    must be accepted on the Hub.
+    The published weights are under a non-commercial licence and must be accepted on the Hub.
 
     Args:
+        training_guidance: The scale that the model is told in training, where nothing follows it: 1.0, as musubi-tuner
+            has it. Generations tell it their own, 2.5 unless the request says another.
         weights: Files to use instead of the published ones: ``dit``, ``vae``, ``t5``, ``clip_l``, ``t5_tokenizer``,
             ``clip_l_tokenizer``.
 
@@ -61,10 +67,12 @@ class FluxKontext(Architecture):
     name: ClassVar[str] = "flux_kontext"
     cache_suffix: ClassVar[str] = "fk"
 
+    training_guidance: float = field(default=1.0, check=at_least(0))
+
     @classmethod
-    def dev(cls) -> Self:
+    def dev(cls, *, training_guidance: float = 1.0) -> Self:
         """Return FLUX.1 Kontext dev."""
-        return cls()
+        return cls(training_guidance=training_guidance)
 
     @property
     def title(self) -> str:
@@ -105,8 +113,29 @@ class FluxKontext(Architecture):
 
     @property
     def roles(self) -> Roles:
-        """One picture to start from, as ``control``."""
+        """One picture to start from, as ``control``, or several."""
         return Roles(required=("control",))
+
+    @property
+    def request_roles(self) -> Roles:
+        """Pictures to start from, or none: then the model draws from words alone."""
+        return Roles(optional=("control",))
+
+    @property
+    def sizes_controls(self) -> bool:
+        """Each picture may have its own size."""
+        return True
+
+    @property
+    def request_stages(self) -> tuple[Stage, ...]:
+        """The pictures to start from."""
+        return (Stage(name="control", components=("vae",), reads=()),)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The VAE, which can work in tiles, T5-XXL with its 24 blocks, and CLIP."""
+        vae, clip = Component(name="vae", role="vae", tile=GEOMETRY.stride), Component(name="clip_l", role="text")
+        return (vae, T5, clip)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -126,16 +155,21 @@ class FluxKontext(Architecture):
     @property
     def sampler(self) -> Sampler:
         """Euler on the grid that the model's own rule gives at its default size."""
+        return self.sampler_for(_SIZE)
+
+    def sampler_for(self, size: Size) -> Sampler:
+        """Return Euler on the grid of the model's own rule: the larger the picture, the more it is shifted."""
         from musubi.noise.samplers import Euler
 
-        tokens = GEOMETRY.tokens(GEOMETRY.latent_shape(_SIZE))
-        mu, _ = self.timesteps.logit(tokens)
+        mu, _ = self.timesteps.logit(GEOMETRY.tokens(GEOMETRY.latent_shape(size)))
         return Euler(shift=math.exp(mu))
 
     @property
     def generation(self) -> Generation:
         """The authors' defaults; guidance is an input of the model, without a second pass for a negative prompt."""
-        return Generation(size=_SIZE, frames=1, steps=28, guidance=2.5, fps=1.0)
+        from musubi.noise.embedded import Embedded
+
+        return Generation(size=_SIZE, frames=1, steps=28, guidance=Embedded(scale=2.5), fps=1.0)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -174,3 +208,15 @@ class FluxKontext(Architecture):
             "t5_tokenizer": WeightsRef(f"{_OFFICIAL}:tokenizer_2"),
             "clip_l_tokenizer": WeightsRef(f"{_OFFICIAL}:tokenizer"),
         }
+
+    def codec(self) -> FluxKontextCodec:
+        """Return the VAE and the text side; imports torch."""
+        from musubi.architectures.flux_kontext.codec import FluxKontextCodec
+
+        return FluxKontextCodec(self)
+
+    def denoiser(self) -> FluxKontextDenoiser:
+        """Return the transformer side; imports torch."""
+        from musubi.architectures.flux_kontext.denoiser import FluxKontextDenoiser
+
+        return FluxKontextDenoiser(self)

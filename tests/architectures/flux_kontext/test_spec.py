@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from musubi import FluxKontext
-from musubi.core.errors import MusubiError
+from musubi import Embedded, FluxKontext
+from musubi.core.errors import ConfigError
 from musubi.memory.quantise import quantises
 from musubi.noise.samplers import Euler
 from tests.parity.cases import vector
@@ -91,7 +91,18 @@ def test_the_metadata_are_the_reference_s() -> None:
     assert SPEC.metadata["modelspec.implementation"] == "https://github.com/black-forest-labs/flux"
 
 
-@pytest.mark.parametrize("verb", ["codec", "denoiser"])
-def test_what_is_not_there_yet_says_so(verb: str) -> None:
-    with pytest.raises(MusubiError, match=r"this version of musubi cannot .* FLUX.1 Kontext dev yet"):
-        getattr(SPEC, verb)()
+def test_a_request_may_show_pictures_or_none() -> None:
+    assert SPEC.request_roles.optional == ("control",)
+    assert SPEC.request_roles.required == ()
+    assert SPEC.sizes_controls
+
+
+def test_guidance_is_an_input_with_the_reference_s_numbers() -> None:
+    assert SPEC.training_guidance == 1.0
+    assert SPEC.generation.guidance == Embedded(scale=2.5)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_guidance_in_training_is_a_number_that_can_be_told(wrong: float) -> None:
+    with pytest.raises(ConfigError, match="training_guidance"):
+        FluxKontext(training_guidance=wrong)
