@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from musubi.architecture import Architecture
 from musubi.core import kinds
 from musubi.testing.checkpoints import tiny_wan
+from musubi.testing.flux_kontext import tiny_flux_kontext
+from musubi.testing.qwen_image import tiny_qwen_image
 from musubi.testing.toy import Toy
 
 TINY: Mapping[str, Callable[[Path], Architecture]] = {
     "toy": lambda _: Toy(),
     "wan": tiny_wan,
+    "qwen_image": lambda folder: tiny_qwen_image(folder, task="edit_2509"),
+    "flux_kontext": tiny_flux_kontext,
 }
 """How to make a small one of each kind that can be run; what cannot be run yet must say so (test_facts)."""
 
+IDLE: Mapping[str, str] = {
+    "qwen_image": r"transformer_blocks_1_(attn_add_q_proj|attn_to_add_out|txt_mlp_net_(0_proj|2))",
+}
+"""Adapters that nothing reaches: of the last block's text nothing is read any more. The reference's files have them."""
+
 KINDS = ("toy", *kinds.KINDS["architecture"])
+
+
+def idle(kind: str, adapter: str) -> bool:
+    """Return whether an adapter of a small model, by its flat or dotted name, has no effect on anything."""
+    return kind in IDLE and re.fullmatch(IDLE[kind], adapter.replace(".", "_")) is not None
 
 
 def class_of(kind: str) -> type[Architecture]:

@@ -20,14 +20,18 @@ from musubi import (
     GradientCheckpointing,
     LoRA,
     LoRAFile,
+    OwnSize,
     Pipeline,
+    Request,
     StepEnded,
     Trainer,
     TrainResult,
 )
 from musubi.architecture import Architecture
+from musubi.data.sources.folder import Folder
 from musubi.memory.policy import MemoryPolicy
 from tests.contract.conftest import CPU, Running
+from tests.contract.kinds import idle
 
 Any_Trainer = Trainer[Architecture]
 
@@ -36,12 +40,23 @@ Any_Trainer = Trainer[Architecture]
 def cache(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Cache[Architecture]:
     """Return a cache of three captioned pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
+    (folder / "controls").mkdir()
     for i in range(3):
-        Image.fromarray(random.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        picture(i).save(folder / f"{i}.png")
+        picture(10 + i).save(folder / "controls" / f"{i}.png")
         (folder / f"{i}.txt").write_text(f"picture number {i}", encoding="utf-8")
-    data = Dataset.from_folder(folder, resolution=48).with_geometry(running.spec.geometry)
-    return Cache(folder / "cache", model=running.spec).build(data, progress=False)
+    return Cache(folder / "cache", model=running.spec).build(dataset(running, folder), progress=False)
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (48, 48, 3), dtype=np.uint8))
+
+
+def dataset(running: Running, folder: Path) -> Dataset:
+    """Return the pictures of a folder, each with what it is made from where a model wants that."""
+    control = folder / "controls" if running.spec.roles.required else None
+    data = Dataset(sources=(Folder(folder, control=control),), resolution=48).with_geometry(running.spec.geometry)
+    return data if control is None else data.with_control(size=OwnSize())
 
 
 @pytest.fixture
@@ -63,7 +78,8 @@ def test_a_few_steps_train_every_adapter(trainer: Any_Trainer) -> None:
 
     assert len(result.losses) == 2
     assert np.isfinite(result.losses).all()
-    assert not any(weights.zero_effect for weights in result.lora.modules.values())
+    for name, weights in result.lora.modules.items():
+        assert weights.zero_effect == idle(trainer.model.kind, name), name
 
 
 def test_training_leaves_the_base_as_it_was(running: Running, trainer: Any_Trainer) -> None:
@@ -114,19 +130,19 @@ def test_memory_policies_train_alike(trainer: Any_Trainer, tmp_path: Path, polic
 def test_a_trained_lora_draws_the_same_from_memory_and_from_its_file(running: Running, trainer: Any_Trainer) -> None:
     result = trainer.run(progress=False)
     pipeline = Pipeline(model=running.spec, device="cpu")
+    request = Request("picture number 1", size=(48, 48), frames=1, steps=2, seed=1)
+    if running.spec.roles.required:
+        request = request.replace(control=picture(5), control_size=OwnSize())
 
-    drawn = [
-        pipeline.with_lora(lora).generate("picture number 1", size=(48, 48), frames=1, steps=2, seed=1).to_numpy()
-        for lora in (result.lora, result.path)
-    ]
-    bare = pipeline.generate("picture number 1", size=(48, 48), frames=1, steps=2, seed=1).to_numpy()
+    drawn = [pipeline.with_lora(lora).draw(request).to_numpy() for lora in (result.lora, result.path)]
+    bare = pipeline.draw(request).to_numpy()
 
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[0] != bare).any()
 
 
 def test_a_cancelled_build_is_continued(running: Running, cache: Cache[Architecture], tmp_path: Path) -> None:
-    data = Dataset.from_folder(cache.path.parent, resolution=48).with_geometry(running.spec.geometry)
+    data = dataset(running, cache.path.parent)
     token = CancelToken()
     token.cancel()
     other = Cache(tmp_path / "cache", model=running.spec)

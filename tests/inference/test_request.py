@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musubi import Embedded, FluxKontext, NormPreserving, OwnSize, QwenImage, Wan
 from musubi.architecture import Geometry
 from musubi.core.errors import ConfigError, Issue
 from musubi.inference.media import Image
@@ -205,3 +206,19 @@ def test_what_is_no_picture_is_refused_by_its_name() -> None:
 
 def test_guidance_that_does_not_fit_the_model_is_refused_at_once() -> None:
     assert set(issues(Request("a fox", guidance=Unfit()), TOY)) == {"guidance.scale"}
+
+
+def test_a_number_scales_the_model_s_own_rule() -> None:
+    assert Request("x", guidance=3.0).job(QwenImage.text_to_image()).guidance == NormPreserving(scale=3.0)
+    assert Request("x", guidance=3.0).job(FluxKontext.dev()).guidance == Embedded(scale=3.0)
+    assert Request("x", guidance=3.0).job(Wan.t2v_1_3b()).guidance == ClassifierFree(scale=3.0)
+
+
+def test_guidance_as_an_input_is_refused_where_there_is_no_such_input() -> None:
+    with pytest.raises(ConfigError, match=r"guidance: Qwen-Image has no guidance as an input.*ClassifierFree"):
+        Request("x", guidance=Embedded(scale=3.0)).job(QwenImage.text_to_image())
+
+
+def test_sizes_of_pictures_are_refused_where_all_have_the_result_s() -> None:
+    with pytest.raises(ConfigError, match=r"control_size: .* shows all pictures at the size of the result"):
+        Request("x", control_size=OwnSize()).job(Wan.t2v_1_3b())
