@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import atexit
 import pickle
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import attrs
 
 from musubi.core.errors import MusubiError
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 T = TypeVar("T")
 _PATIENCE = timedelta(days=1)
 """How long processes wait for each other: one may encode for hours while others have nothing to do."""
+_LAST_WORDS = 0.5
+"""Seconds that the group's threads have to let go of the tensors of their last reduction."""
 
 
 @attrs.frozen
@@ -40,7 +46,7 @@ class Team:
         # Unless told, accelerate does not look for other processes where there is no accelerator.
         self._state = PartialState(cpu=not _has_accelerator(), timeout=_PATIENCE)
         if _is_connected() and not connected:
-            atexit.register(self._state.destroy_process_group)  # else the interpreter's end may be a crash
+            atexit.register(_leave, self._state)
         self.rank: int = self._state.process_index
         self.count: int = self._state.num_processes
 
@@ -161,3 +167,13 @@ def _portable(outcome: _Outcome[T]) -> _Outcome[T]:
     except Exception:  # noqa: BLE001  # whatever a foreign error's own pickling raises
         return _Outcome(error=MusubiError(f"{type(outcome.error).__name__}: {outcome.error}"))
     return outcome
+
+
+def _leave(state: PartialState) -> None:
+    """Leave the group, after which the interpreter can end.
+
+    A thread of the group that asks for the interpreter's lock too late, to drop a tensor, would abort the process; and
+    the group may outlive its destruction, since torch keeps it in caches of divided tensors.
+    """
+    time.sleep(_LAST_WORDS)
+    state.destroy_process_group()

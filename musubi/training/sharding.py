@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
@@ -20,9 +18,6 @@ from musubi.training.processes import Processes
 from musubi.training.trainer import Trainer
 
 T = TypeVar("T")
-_LAST_WORDS = 0.2
-"""Seconds that the group's threads have to let go of the tensors of their last reduction."""
-
 _ELEMENTWISE = frozenset(("adamw", "lion"))
 """Optimisers whose update of a number looks at no other number, so that each process can do its part."""
 
@@ -66,9 +61,6 @@ class Sharding:
         if self.plugin.cpu_offload:
             options["offload_policy"] = self.plugin.cpu_offload
         reshard = bool(self.plugin.reshard_after_forward)
-        # torch keeps the mesh of divided tensors in caches, and with it the group, whose threads so outlive its
-        # destruction: one that is still about to drop a tensor when the interpreter ends would abort the process.
-        atexit.register(time.sleep, _LAST_WORDS)
         for block in blocks_of(model, layout):
             fully_shard(block, reshard_after_forward=reshard, **options)
         fully_shard(model, **options)
