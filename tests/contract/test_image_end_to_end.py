@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -129,35 +128,32 @@ class Walked:
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return what walks a way, once each."""
-
-    @cache
-    def walked(name: str) -> Walked:
-        folder, way = tmp_path_factory.mktemp("way"), WAYS[name]
-        model = way.family.tiny(folder / "files", **way.options)
-        data = way.family.dataset.from_jsonl(write_pairs(folder, way.trained), resolution=SIDE, batch_size=2)
-        if any(way.trained):
-            data = data.with_control(size=SHOWN)
-        caches = way.family.cache(folder / "cache", model=model).build(data, progress=False)
-        trainer = way.family.trainer(
-            model=model,
-            cache=caches,
-            steps=STEPS,
-            output=folder / "out",
-            name="wave",
-            network=LoRA(rank=2, alpha=2),
-            optimizer=AdamW(lr=3e-2),
-        )
-        return Walked(way, model, trainer.run(progress=False), caches)
-
-    return walked
+def walked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    """Walk the way of this name, once for all tests of it."""
+    folder, way = tmp_path_factory.mktemp("way"), WAYS[request.param]
+    model = way.family.tiny(folder / "files", **way.options)
+    data = way.family.dataset.from_jsonl(write_pairs(folder, way.trained), resolution=SIDE, batch_size=2)
+    if any(way.trained):
+        data = data.with_control(size=SHOWN)
+    caches = way.family.cache(folder / "cache", model=model).build(data, progress=False)
+    trainer = way.family.trainer(
+        model=model,
+        cache=caches,
+        steps=STEPS,
+        output=folder / "out",
+        name="wave",
+        network=LoRA(rank=2, alpha=2),
+        optimizer=AdamW(lr=3e-2),
+    )
+    return Walked(way, model, trainer.run(progress=False), caches)
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_a_task_goes_from_pairs_to_a_picture_that_its_lora_changed(name: str, walk: Any, tmp_path: Path) -> None:
-    walked = walk(name)
+def of(names: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("walked", names, indirect=True)
 
+
+@of(WAYS)
+def test_a_task_goes_from_pairs_to_a_picture_that_its_lora_changed(walked: Walked, tmp_path: Path) -> None:
     made = walked.pipeline().draw(walked.request())
     path = made.save(tmp_path / "wave.png")
 
@@ -169,9 +165,8 @@ def test_a_task_goes_from_pairs_to_a_picture_that_its_lora_changed(name: str, wa
     assert np.abs(made.frame.astype(float) - bare).mean() > 0.5, "the LoRA changes nothing"
 
 
-@pytest.mark.parametrize("name", EDITS)
-def test_every_picture_that_is_shown_matters(name: str, walk: Any) -> None:
-    walked = walk(name)
+@of(EDITS)
+def test_every_picture_that_is_shown_matters(walked: Walked) -> None:
     usual, shown = walked.latents(), walked.shown
 
     for place in range(len(shown)):
@@ -180,34 +175,30 @@ def test_every_picture_that_is_shown_matters(name: str, walk: Any) -> None:
         assert change > 1e-3, place
 
 
-@pytest.mark.parametrize("name", [name for name in EDITS if WAYS[name].shown > 1])
-def test_the_order_of_pictures_matters(name: str, walk: Any) -> None:
-    walked = walk(name)
-
+@of([name for name in EDITS if WAYS[name].shown > 1])
+def test_the_order_of_pictures_matters(walked: Walked) -> None:
     swapped = walked.latents(control=[*reversed(walked.shown)])
 
     assert (swapped - walked.latents()).abs().mean() > 1e-4
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_words_matter(name: str, walk: Any) -> None:
-    walked = walk(name)
-
+@of(WAYS)
+def test_words_matter(walked: Walked) -> None:
     assert not torch.equal(walked.latents(prompt="another thing"), walked.latents())
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_items_of_other_counts_and_sizes_of_pictures_never_share_a_batch(name: str, walk: Any) -> None:
-    loader = walk(name).caches.loader(seed=0)
+@of(WAYS)
+def test_items_of_other_counts_and_sizes_of_pictures_never_share_a_batch(walked: Walked) -> None:
+    loader, trained = walked.caches.loader(seed=0), walked.way.trained
 
     # An epoch's worth, and no more: batches never end.
     batches = [batch for _, batch in islice(loader.batches(), len(loader))]
 
     assert max(map(len, batches)) == 2
-    assert sorted(pair_of(item) for batch in batches for item in batch.items) == [*range(len(WAYS[name].trained))]
+    assert sorted(pair_of(item) for batch in batches for item in batch.items) == [*range(len(trained))]
     for batch in batches:
         controls = [v for k, v in batch.stacked.items() if k.startswith("latents_control_")]
-        assert {WAYS[name].trained[pair_of(item)] for item in batch.items} == {len(controls)}
+        assert {trained[pair_of(item)] for item in batch.items} == {len(controls)}
         assert all(len(latents) == len(batch) for latents in controls)
 
 
