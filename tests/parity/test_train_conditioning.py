@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from musubi.architectures.flux_kontext.denoiser import image_ids
 from musubi.architectures.framepack import one_frame as framepack_one_frame
 from musubi.architectures.framepack.one_frame import one_frame_section
 from musubi.architectures.framepack.sections import Section, forward_sections, inverted_sections, used_frames
@@ -21,6 +22,8 @@ from musubi.architectures.wan.one_frame import encode_one_frame
 from musubi.cache.format import SUFFIX, latent_label
 from musubi.data.media.frames import scaled
 from musubi.data.sample import Window
+from musubi.embedding.controls import framed
+from musubi.embedding.patches import patched
 from tests.parity.cases import vector_cases
 
 CASES = vector_cases("train_conditioning")
@@ -143,33 +146,25 @@ def test_train_conditioning_wan_one_frame(case: dict[str, Any]) -> None:
 
 @of_kind("flux_pack")
 def test_train_conditioning_flux_tokens(case: dict[str, Any]) -> None:
-    from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
-
     latents = torch.arange(torch.Size(case["shape"]).numel()).float().view(case["shape"])
 
-    assert FluxKontextPipeline._pack_latents(latents, *case["shape"])[0].int().tolist() == case["packed"]
+    assert patched(latents[:, :, None], (1, 2, 2))[0].int().tolist() == case["packed"]
 
 
 @of_kind("flux_img_ids")
 def test_train_conditioning_flux_positions(case: dict[str, Any]) -> None:
-    from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
+    latents = torch.zeros(1, 16, 1, 2 * case["packed_h"], 2 * case["packed_w"])
 
-    ids = FluxKontextPipeline._prepare_latent_image_ids(
-        1, case["packed_h"], case["packed_w"], torch.device("cpu"), torch.float32
-    )
-    ids[..., 0] = float(case["is_ctrl"])
+    ids = image_ids(latents, int(case["is_ctrl"]))
 
     assert ids.int().tolist() == case["ids"]
 
 
 @of_kind("qwen_pack")
 def test_train_conditioning_qwen_tokens(case: dict[str, Any]) -> None:
-    from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
-
     latents = torch.arange(torch.Size(case["shape"]).numel()).float().view(case["shape"])
-    batch, channels, *_, height, width = case["shape"]
 
-    assert QwenImagePipeline._pack_latents(latents, batch, channels, height, width)[0].int().tolist() == case["packed"]
+    assert patched(framed(latents), (1, 2, 2))[0].int().tolist() == case["packed"]
 
 
 @of_kind("qwen_rope_positions")

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, H and W latent height and width, L text tok
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -18,6 +18,7 @@ from musubi.architectures.flux_kontext.sizes import preferred
 from musubi.architectures.flux_kontext.text_facts import T5_TOKENS
 from musubi.architectures.flux_kontext.transformer import KEEP_FLOAT32, empty_transformer, load_transformer
 from musubi.batch import GUIDANCE, Batch
+from musubi.embedding.compute_type import compute_type
 from musubi.embedding.controls import CONTROL, controls_of, framed
 from musubi.embedding.patches import patched, unpatched
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
@@ -115,7 +116,7 @@ class FluxKontextDenoiser(Denoiser[FluxKontextConditions]):
 
     def velocity(self, model: nn.Module, x: Tensor, sigma: Tensor, cond: FluxKontextConditions) -> Tensor:
         """Return the predicted ``noise - clean`` as float32 of shape (B, C, 1, H, W)."""
-        dtype = _compute_type(model)
+        dtype = compute_type(model, "x_embedder.weight")
         pictures = [x, *(control.to(x.device) for control in cond.controls)]
         predicted: Tensor = model(
             torch.cat([patched(picture.to(dtype), _PATCH) for picture in pictures], dim=1),
@@ -145,8 +146,3 @@ def image_ids(latents: Tensor, index: int) -> Tensor:
     places[..., 1] = torch.arange(rows, device=latents.device)[:, None]
     places[..., 2] = torch.arange(columns, device=latents.device)
     return places.flatten(0, 1)
-
-
-def _compute_type(model: nn.Module) -> torch.dtype:
-    """Return the type of activations, also of a model that is wrapped for several processes."""
-    return cast(nn.Module, getattr(model, "module", model)).get_parameter("x_embedder.weight").dtype

@@ -20,7 +20,7 @@ from musubi.architectures.qwen_image.vae_facts import vae_facts
 from musubi.architectures.qwen_image.vl_facts import expect_vision_language
 from musubi.batch import RAGGED, Entry, Sample
 from musubi.data.cut_captions import cut_captions
-from musubi.data.media.frames import covered, scaled
+from musubi.data.media.frames import covered
 from musubi.data.media.pictures import control_batches, picture_batch, picture_size
 from musubi.embedding.controls import numbered
 from musubi.weights.checked import checked
@@ -137,10 +137,10 @@ class QwenImageCodec(Codec):
         return caption_lengths(load_tokenizer(self._path("tokenizer")), self.spec.task, captions)
 
     def _latents(self, models: Models, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
-        from musubi.causal_vae.coding import encode_video
+        from musubi.causal_vae.coding import encode_pixels
 
         vae = _vae(models)
-        made = {"latents": encode_video(vae, scaled(picture_batch(samples)))}
+        made = {"latents": encode_pixels(vae, picture_batch(samples))}
         if self.spec.edits:
             made |= numbered(_encoded(vae, control_batches(samples)))
         return [{name: tensor[n].clone() for name, tensor in made.items()} for n in range(len(samples))]
@@ -169,6 +169,6 @@ def _vae(models: Models) -> CausalVae:
 
 def _encoded(vae: CausalVae, pictures: Sequence[Tensor]) -> list[Tensor]:
     """Return the latents (B, C, 1, H, W) of pictures (B, 1, H, W, 3), each of its own size."""
-    from musubi.causal_vae.coding import encode_video
+    from musubi.causal_vae.coding import encode_pixels
 
-    return [encode_video(vae, scaled(picture)) for picture in pictures]
+    return [encode_pixels(vae, picture) for picture in pictures]

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, F frames (one), H and W latent height and w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -20,6 +20,7 @@ from musubi.architectures.qwen_image.templates import longest_text
 from musubi.architectures.qwen_image.transformer import KEEP_FLOAT32, empty_transformer, load_transformer
 from musubi.batch import RAGGED, Batch
 from musubi.core.errors import Issue, WeightsError
+from musubi.embedding.compute_type import compute_type
 from musubi.embedding.controls import CONTROL, controls_of, framed
 from musubi.embedding.patches import patched, unpatched
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
@@ -122,7 +123,7 @@ class QwenImageDenoiser(Denoiser[QwenImageConditions]):
 
     def velocity(self, model: nn.Module, x: Tensor, sigma: Tensor, cond: QwenImageConditions) -> Tensor:
         """Return the predicted ``noise - clean`` as float32 of shape (B, C, 1, H, W)."""
-        dtype = _compute_type(model)
+        dtype = compute_type(model, "img_in.weight")
         pictures = [x, *(control.to(x.device) for control in cond.controls)]
         tokens_BSC = torch.cat([patched(picture.to(dtype), _PATCH) for picture in pictures], dim=1)
         predicted: Tensor = model(
@@ -161,8 +162,3 @@ class QwenImageDenoiser(Denoiser[QwenImageConditions]):
 
 def _misfit(checkpoint: Checkpoint, what: str, wanted: str, hint: str) -> WeightsError:
     return WeightsError("wrong weights for 'dit'", [Issue(checkpoint.label, f"{what}, not {wanted}", hint)])
-
-
-def _compute_type(model: nn.Module) -> torch.dtype:
-    """Return the type of activations, also of a model that is wrapped for several processes."""
-    return cast(nn.Module, getattr(model, "module", model)).get_parameter("img_in.weight").dtype

@@ -21,6 +21,7 @@ from musubi.architectures.wan.fit import expect, expect_variant, legible
 from musubi.architectures.wan.spec import TEXT_LENGTH
 from musubi.architectures.wan.transformer import empty_transformer, places_in_time
 from musubi.batch import RAGGED, Batch
+from musubi.embedding.compute_type import compute_type
 from musubi.weights.checkpoint import Checkpoint, open_checkpoint
 from musubi.weights.load import load_into
 from musubi.weights.place import weights_path
@@ -155,7 +156,7 @@ class WanDenoiser(Denoiser[WanConditions]):
 
         Of a first frame that is given it is the straight way from ``x`` to it.
         """
-        dtype, time_B = _compute_type(model), sigma.to(x.device, torch.float32)
+        dtype, time_B = compute_type(model, "patch_embedding.weight"), sigma.to(x.device, torch.float32)
         first = None if cond.first is None else cond.first.to(x.device, torch.float32)
         seen = x if first is None else torch.cat([first, x[:, :, 1:]], dim=2)
         seen = seen.to(dtype)
@@ -253,8 +254,3 @@ def _by_picture(model: nn.Module, clip: Tensor) -> Tensor:
 def _inner(model: nn.Module) -> WanTransformer3DModel:
     """Return the transformer, also of a model that is wrapped for several processes."""
     return cast(WanTransformer3DModel, getattr(model, "module", model))
-
-
-def _compute_type(model: nn.Module) -> torch.dtype:
-    """Return the type of activations, also of a model that is wrapped for several processes."""
-    return _inner(model).get_parameter("patch_embedding.weight").dtype
